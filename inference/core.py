@@ -1,0 +1,211 @@
+"""The protocols that every inference engine of this project is made of, and nothing else.
+
+A *log density* maps a position to log pi(position) up to a constant. A *kernel* leaves the density's
+distribution invariant; it is a frozen pytree whose leaves are its tuning. An *adapter* turns what a
+kernel reports into a better-tuned kernel. An *engine* is a resumable state machine that a driver
+advances block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+Array = Any
+Position = Any
+State = Any
+Info = Any
+Memory = Any
+Carry = Any
+
+
+@runtime_checkable
+class LogDensity(Protocol):
+    """A callable ``position -> log density``, up to an additive constant."""
+
+    def __call__(self, position: Position) -> Array:
+        """Evaluate the log density at one position."""
+        ...
+
+
+class StructuredDensity(Protocol):
+    """A log density over a flat vector that knows which entries belong to which named variable."""
+
+    dim: int
+
+    def __call__(self, position: Array) -> Array:
+        """Evaluate the log density at a flat position of shape ``(dim,)``."""
+        ...
+
+    def restrict(self, names: Any, position: Array) -> LogDensity:
+        """Full conditional of ``names`` given the rest of ``position``."""
+        ...
+
+
+class Kernel(Protocol):
+    """A Markov kernel that leaves a density invariant; a frozen pytree whose leaves are its tuning."""
+
+    def init(self, position: Position, density: LogDensity) -> State:
+        """Make the state at a position."""
+        ...
+
+    def step(self, key: Array, state: State, density: LogDensity) -> tuple[State, Info]:
+        """Take one transition."""
+        ...
+
+
+class Adapter(Protocol):
+    """Tunes a kernel from what it reports; composes by tuple and never inspects a kernel's algorithm."""
+
+    def init(self, kernel: Kernel, state: State) -> Memory:
+        """Start with an empty memory."""
+        ...
+
+    def update(self, memory: Memory, kernel: Kernel, state: State, info: Info) -> tuple[Memory, Kernel]:
+        """Learn from one transition."""
+        ...
+
+    def final(self, memory: Memory, kernel: Kernel) -> Kernel:
+        """Return the kernel to be frozen for sampling."""
+        ...
+
+
+class StochasticDensity(Protocol):
+    """An unbiased estimate of a density (or of its logarithm; the implementation says which)."""
+
+    def __call__(self, key: Array, position: Position) -> Array:
+        """Estimate the log density at one position with the randomness of ``key``."""
+        ...
+
+
+class Proposal(Protocol):
+    """A distribution that can be sampled and scored: a guide, a flow, a Laplace fit."""
+
+    def sample(self, key: Array) -> Position:
+        """Draw one position."""
+        ...
+
+    def log_prob(self, position: Position) -> Array:
+        """Log density of one position."""
+        ...
+
+
+class FeynmanKac(Protocol):
+    """A Feynman-Kac model: initial law M0, Markov kernels M_t and potentials G_t (Del Moral, 2004)."""
+
+    def init(self, key: Array) -> Any:
+        """Draw from M0."""
+        ...
+
+    def move(self, key: Array, particle: Any, t: Array) -> Any:
+        """Draw from M_t given the particle at time t-1."""
+        ...
+
+    def log_potential(self, previous: Any, particle: Any, t: Array) -> Array:
+        """Log of G_t."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one call of ``Engine.advance`` produced.
+
+    Attributes:
+        phase: ``"start"``, ``"warmup"`` or ``"sampling"``.
+        positions: Unconstrained positions, shape (chains, n, dim), or None.
+        stats: Per-draw statistics by ArviZ name, each of shape (chains, n).
+        metrics: Numbers for the progress display (``step_size``, ``divergences``, ...).
+    """
+
+    phase: str
+    positions: np.ndarray | None = None
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The result of an engine: equally weighted draws of unconstrained positions.
+
+    Attributes:
+        positions: Shape (chains, draws, dim).
+        stats: Per-draw statistics by ArviZ name, each of shape (chains, draws).
+        warmup_positions: Shape (chains, warm-up draws, dim), or None where none were kept.
+        warmup_stats: As ``stats``, for the warm-up.
+        info: JSON-able facts about the run (plan, final tuning, restarts, counts).
+    """
+
+    positions: np.ndarray
+    stats: dict[str, np.ndarray]
+    warmup_positions: np.ndarray | None = None
+    warmup_stats: dict[str, np.ndarray] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A resumable state machine over blocks of work; a frozen dataclass whose fields are options."""
+
+    def plan(self, target: LogDensity) -> list[str]:
+        """Say in words what will be done on this target and why."""
+        ...
+
+    def start(self, seed: int, target: LogDensity, init: Array | None = None) -> Carry:
+        """Make the first carry; ``init`` optionally gives starting positions (chains, dim)."""
+        ...
+
+    def advance(self, carry: Carry, target: LogDensity, n: int) -> tuple[Carry, Block, bool]:
+        """Run one block of at most ``n`` steps; the flag says that the planned work is finished."""
+        ...
+
+    def finish(self, carry: Carry, blocks: list[Block], target: LogDensity) -> Draws:
+        """Put the blocks together."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionDensity:
+    """A plain Python function as a log density over flat vectors, a pytree without leaves."""
+
+    function: Callable[[Array], Array]
+    dim: int | None = None
+
+    def __call__(self, position: Array) -> Array:
+        """Evaluate the function."""
+        return self.function(position)
+
+
+jax.tree_util.register_dataclass(FunctionDensity, data_fields=[], meta_fields=["function", "dim"])
+
+
+def as_density(target: Any, dim: int | None = None) -> Any:
+    """Wrap a plain function so that it can be an argument of a compiled block.
+
+    Objects that are pytrees of their own (densities compiled by the language) pass through.
+
+    Example:
+        >>> as_density(lambda z: -0.5 * z @ z, dim=2)(np.ones(2))
+        np.float64(-1.0)
+    """
+    if isinstance(target, FunctionDensity):
+        return target
+    leaves = jax.tree_util.tree_leaves(target)
+    if len(leaves) == 1 and leaves[0] is target:
+        return FunctionDensity(target, dim)
+    return target
+
+
+def host_rng(seed: int, *path: int) -> np.random.Generator:
+    """A NumPy generator (Philox, Salmon et al. 2011) keyed by a seed and a path of integers.
+
+    Two different paths give independent streams, so draws depend on (chain, iteration, purpose) and
+    never on how many numbers were consumed elsewhere.
+
+    Example:
+        >>> bool(host_rng(1, 2, 3).random() == host_rng(1, 2, 3).random())
+        True
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *path])))
