@@ -1,0 +1,37 @@
+# make demo   a short tour on real data
+# make test   lint, types, import contract, fast tests, and a smoke test of the built wheel
+# Each creates .venv first, and updates it when pyproject.toml has changed.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint wheel docs clean
+
+demo: $(STAMP)
+	$(BIN)/python -m examples.demo
+
+test: lint
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m slow tests/test_wheel.py
+
+test-all: lint
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(STAMP): pyproject.toml .ci/environment
+	./.ci/environment $(VENV)
+	@touch $(STAMP)
