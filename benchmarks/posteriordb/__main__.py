@@ -1,8 +1,7 @@
 """Run the posteriors of a posteriordb selection with the default sampler and judge them.
 
-    python -m benchmarks.posteriordb --pack PATH                      # infer(until=ess(4000)) and infer() side by side
-    python -m benchmarks.posteriordb --pack PATH --check-density      # densities against the reference draws, no sampler
-    python -m benchmarks.posteriordb --pack PATH --peer numpyro       # speed, side by side with NumPyro
+`--pack PATH` runs `infer(program, until=ess(4000))` and `infer(program)` side by side; `--check-density` tests
+the densities against the reference draws without a sampler; `--peer numpyro` compares speed with NumPyro.
 """
 
 from __future__ import annotations
@@ -72,13 +71,13 @@ def line(row: dict[str, Any]) -> str:
 
 def judge_pack(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Fit every posterior with every seed and rule, printing as it goes."""
-    rules: list[int | None] = [arguments.until, None]
+    rules: list[int | None] = {"both": [arguments.until, None], "until": [arguments.until], "default": [None]}[arguments.rules]
     rows = []
     print(HEADER)
     for name in names:
         data, reference = pack.load_data(arguments.pack, name), pack.load_reference(arguments.pack, name)
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            for until in rules if arguments.rules == "both" else rules[:1] if arguments.rules == "until" else rules[1:]:
+            for until in rules:
                 try:
                     row = run_once(name, data, reference, seed, until)
                 except Exception as error:  # one broken posterior must not hide the others
@@ -111,7 +110,7 @@ def check_pack(arguments: argparse.Namespace, names: list[str]) -> list[dict[str
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="python -m benchmarks.posteriordb", description=__doc__.splitlines()[0])
+    root = argparse.ArgumentParser(prog="python -m benchmarks.posteriordb", description=__doc__)
     root.add_argument("--pack", type=Path, required=True, help="folder with one sub-folder per posterior")
     root.add_argument("--only", nargs="+", metavar="NAME", help="posteriors whose name contains one of these")
     root.add_argument("--seeds", type=int, default=1, help="number of seeds")

@@ -20,7 +20,13 @@ PROGRAMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 # What an applied reader of each posterior without reference draws would look at.
 OF_INTEREST: dict[str, tuple[str, ...]] = {
-    "radon_mn-radon_hierarchical_intercept_noncentered": ("alpha", "beta", "mu_alpha", "sigma_alpha", "sigma_y"),
+    "radon_mn-radon_hierarchical_intercept_noncentered": (
+        "alpha",
+        "beta",
+        "mu_alpha",
+        "sigma_alpha",
+        "sigma_y",
+    ),
     "wells_data-wells_daae_c_model": ("alpha", "beta"),
     "irt_2pl-irt_2pl": ("sigma_theta", "theta", "sigma_a", "a", "mu_b", "sigma_b", "b"),
     "seeds_data-seeds_model": ("alpha0", "alpha1", "alpha2", "alpha12", "sigma"),

@@ -1,4 +1,4 @@
-"""Hierarchical and generalised linear posteriors: schools, radon, wells, items, seeds, bones, a horseshoe, a map."""
+"""Hierarchical and generalised linear posteriors, from eight schools to a map of 1921 areas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Data = Mapping[str, Any]
 
 @ppl.model
 def eight_schools(sigma):
-    """mu ~ N(0, 5), tau ~ HalfCauchy(5), theta = mu + tau t, t ~ N(0, 1); y ~ N(theta, sigma)."""
+    """Prior mu ~ N(0, 5), tau ~ HalfCauchy(5), theta = mu + tau t, t ~ N(0, 1); y ~ N(theta, sigma)."""
     mu = ppl.sample("mu", dist.Normal(0.0, 5.0))
     tau = ppl.sample("tau", dist.HalfCauchy(5.0))
 
@@ -64,7 +64,7 @@ def radon_program(data: Data) -> Any:
 
 @ppl.model
 def wells(X):
-    """alpha, beta flat; switched[n] ~ BernLogit(alpha + X[n] . beta)."""
+    """Flat alpha and beta; switched[n] ~ BernLogit(alpha + X[n] . beta)."""
     alpha = ppl.sample("alpha", flat())
     beta = ppl.sample("beta", flat((X.shape[1],)))
 
@@ -151,7 +151,7 @@ def graded_log_probs(score, thresholds, categories):
 
 @ppl.model
 def bones(thresholds, slope, categories, present):
-    """theta[i] ~ N(0, 36); grades follow a graded response model with known items; missing cells are masked.
+    """Prior theta[i] ~ N(0, 36); grades follow a graded response model with known items; missing cells are masked.
 
     thresholds are slope-scaled (items, 4); slope and categories (items,); present (children, items).
     """

@@ -22,7 +22,7 @@ Data = Mapping[str, Any]
 
 @ppl.model
 def kid_score(mom_hs, mom_iq):
-    """beta flat on R^3, sigma ~ HalfCauchy(2.5); score ~ N(beta . (1, hs, iq), sigma)."""
+    """Flat beta on R^3, sigma ~ HalfCauchy(2.5); score ~ N(beta . (1, hs, iq), sigma)."""
     beta = ppl.sample("beta", flat((3,)))
     sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
 
@@ -57,7 +57,7 @@ def kid_score_interaction_program(data: Data) -> Any:
 
 @ppl.model
 def log_earnings(height, male):
-    """beta flat on R^3, sigma flat on (0, inf); log earnings ~ N(beta . (1, height, male), sigma)."""
+    """Flat beta on R^3, sigma flat on (0, inf); log earnings ~ N(beta . (1, height, male), sigma)."""
     beta = ppl.sample("beta", flat((3,)))
     sigma = ppl.sample("sigma", flat((), constraints.positive))
 
@@ -74,7 +74,7 @@ def log_earnings_program(data: Data) -> Any:
 
 @ppl.model
 def regression_flat(X):
-    """beta flat on R^p, sigma flat on (0, inf); y[n] ~ N(X[n] . beta, sigma), X (n, p)."""
+    """Flat beta on R^p, sigma flat on (0, inf); y[n] ~ N(X[n] . beta, sigma), X (n, p)."""
     beta = ppl.sample("beta", flat((X.shape[1],)))
     sigma = ppl.sample("sigma", flat((), constraints.positive))
 
@@ -104,7 +104,7 @@ def mesquite_program(data: Data) -> Any:
 
 @ppl.model
 def sblri(X):
-    """beta ~ N(0, 10), sigma ~ HalfN(10); y[n] ~ N(X[n] . beta, sigma)."""
+    """Prior beta ~ N(0, 10), sigma ~ HalfN(10); y[n] ~ N(X[n] . beta, sigma)."""
     beta = ppl.sample("beta", dist.Normal(0.0, 10.0).expand([X.shape[1]]))
     sigma = ppl.sample("sigma", dist.HalfNormal(10.0))
 
@@ -121,7 +121,7 @@ def sblri_program(data: Data) -> Any:
 
 @ppl.model
 def diamonds(X):
-    """b ~ N(0, 1), Intercept ~ StudentT(3, 8, 10), sigma ~ HalfT(3, 10); X (n, 24) centred columns."""
+    """Prior b ~ N(0, 1), Intercept ~ StudentT(3, 8, 10), sigma ~ HalfT(3, 10); X (n, 24) centred columns."""
     b = ppl.sample("b", dist.Normal(0.0, 1.0).expand([X.shape[1]]))
     intercept = ppl.sample("Intercept", dist.StudentT(3.0, 8.0, 10.0))
     sigma = ppl.sample("sigma", half_student_t(3.0, 10.0))
@@ -145,7 +145,7 @@ def diamonds_program(data: Data) -> Any:
 
 @ppl.model
 def autoregression(lags):
-    """alpha, beta ~ N(0, 10), sigma ~ HalfCauchy(2.5); y[t] ~ N(alpha + lags[t] . beta, sigma)."""
+    """Prior alpha, beta ~ N(0, 10), sigma ~ HalfCauchy(2.5); y[t] ~ N(alpha + lags[t] . beta, sigma)."""
     alpha = ppl.sample("alpha", dist.Normal(0.0, 10.0))
     beta = ppl.sample("beta", dist.Normal(0.0, 10.0).expand([lags.shape[1]]))
     sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
