@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 
-# Programs compiled by a test run stay in that run, also those of its subprocesses. Set before JAX is imported.
+# What a test run compiles stays in that run, also for its subprocesses. Set before JAX is imported.
 _CACHE = tempfile.mkdtemp(prefix="ppl-test-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
