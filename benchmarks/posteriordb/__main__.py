@@ -1,6 +1,6 @@
 """Run the posteriors of a posteriordb selection with the default sampler and judge them.
 
-`--pack PATH` runs `infer(program, until=ess(4000))` and `infer(program)` side by side; `--check-density` tests
+`--pack PATH` runs the default with and without `until=ess(4000)`; `--check-density` tests
 the densities against the reference draws without a sampler; `--peer numpyro` compares speed with NumPyro.
 """
 
@@ -71,7 +71,8 @@ def line(row: dict[str, Any]) -> str:
 
 def judge_pack(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Fit every posterior with every seed and rule, printing as it goes."""
-    rules: list[int | None] = {"both": [arguments.until, None], "until": [arguments.until], "default": [None]}[arguments.rules]
+    until = arguments.until
+    rules = {"both": [until, None], "until": [until], "default": [None]}[arguments.rules]
     rows = []
     print(HEADER)
     for name in names:

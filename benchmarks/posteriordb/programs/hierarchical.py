@@ -83,7 +83,7 @@ def wells_program(data: Data) -> Any:
 
 @ppl.model
 def item_response(items, persons):
-    """Two-parameter logistic model with centred hierarchies: y[i, j] ~ BernLogit(a[i] (theta[j] - b[i]))."""
+    """Two-parameter logistic items, centred hierarchies: y[i, j] ~ BernLogit(a[i] (theta[j] - b[i]))."""
     sigma_theta = ppl.sample("sigma_theta", dist.HalfCauchy(2.0))
     sigma_a = ppl.sample("sigma_a", dist.HalfCauchy(2.0))
     mu_b = ppl.sample("mu_b", dist.Normal(0.0, 5.0))
@@ -151,9 +151,10 @@ def graded_log_probs(score, thresholds, categories):
 
 @ppl.model
 def bones(thresholds, slope, categories, present):
-    """Prior theta[i] ~ N(0, 36); grades follow a graded response model with known items; missing cells are masked.
+    """Prior theta[i] ~ N(0, 36); grades follow a graded response model with known items.
 
-    thresholds are slope-scaled (items, 4); slope and categories (items,); present (children, items).
+    thresholds are slope-scaled (items, 4); slope and categories (items,); present (children, items) masks
+    the missing cells.
     """
 
     @ppl.plate("child", present)
