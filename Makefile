@@ -20,7 +20,7 @@ test-all: lint
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 docs: $(STAMP)
