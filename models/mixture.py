@@ -6,8 +6,8 @@
 
 The positive gap orders the components, so that labels cannot switch; w is the weight of the lower one.
 
-References: Everitt and Hand (1981), Finite Mixture Distributions; Stephens (2000), Dealing with label switching
-in mixture models. The data of the example are those of Gorman, Williams and Fraser (2014).
+References: Everitt and Hand (1981), Finite Mixture Distributions; Stephens (2000), Dealing with label
+switching in mixture models. The data of the example are those of Gorman, Williams and Fraser (2014).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 A death at t contributes the density, a censoring at t the survival probability S(t). A coefficient of log 2
 doubles every quantile of the survival time.
 
-References: Kalbfleisch and Prentice (2002), The Statistical Analysis of Failure Time Data, chapter 3; the data
-of the example are those of Loprinzi et al. (1994).
+References: Kalbfleisch and Prentice (2002), The Statistical Analysis of Failure Time Data, chapter 3; the
+data of the example are those of Loprinzi et al. (1994).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     b[j] = beta + diag(tau) L z[j],   z[j] ~ N(0, I)             groups j
     y[n] ~ N(b[g[n]] . (1, x[n]), sigma)                         observations n
 
-b[j] is N(beta, diag(tau) L L' diag(tau)), written non-centred. s = (s_1, s_2) are scales for intercept and slope.
+b[j] is N(beta, diag(tau) L L' diag(tau)), written non-centred. s = (s_1, s_2) are scales of intercept
+and slope.
 
 References: Lewandowski, Kurowicka and Joe (2009), Generating random correlation matrices; Gelman and Hill
 (2007), Data Analysis Using Regression and Multilevel/Hierarchical Models, chapter 13. The data of the example
@@ -12,8 +13,6 @@ are those of Belenky et al. (2003).
 """
 
 from __future__ import annotations
-
-import jax.numpy as jnp
 
 import ppl
 from ppl import dist

@@ -4,7 +4,7 @@
 
 for every scalar; where the reference's variance is infinite, its 5, 50 and 95% quantiles within four Monte
 Carlo standard errors (ours and the reference's combined) take the place of the moments. R-hat is the
-rank-normalised one (Vehtari et al., 2021).
+rank-normalised one (Vehtari, Gelman, Simpson, Carpenter and Bürkner, 2021).
 """
 
 from __future__ import annotations
@@ -20,33 +20,11 @@ from .pack import Draws
 MEAN_LIMIT, SD_LIMIT, RHAT_LIMIT, QUANTILE_LIMIT = 0.1, 0.1, 1.01, 4.0
 
 
-def quantile_mcse(draws: np.ndarray, prob: float) -> float:
-    """Monte Carlo standard error of a quantile of (chains, draws) draws.
-
-    The indicator of the quantile has an effective sample size S; the quantile at level p then lies between
-    those at the 16% and 84% points of a Beta(p S + 1, (1 - p) S + 1) (Vehtari et al., 2021).
-
-    Example:
-        >>> x = np.random.default_rng(0).normal(size=(4, 2500))
-        >>> bool(abs(quantile_mcse(x, 0.5) * 100 / np.sqrt(np.pi / 2) - 1) < 0.2)
-        True
-    """
-    from scipy.stats import beta
-
-    below = (draws <= np.quantile(draws, prob)).astype(float)
-    size = float(diagnostics.ess_mean(below))
-    lower, upper = beta.ppf([0.1586553, 0.8413447], prob * size + 1.0, (1.0 - prob) * size + 1.0)
-    ordered = np.sort(draws, axis=None)
-    last = ordered.size - 1
-    low, high = (ordered[int(np.clip(np.rint(q * last), 0, last))] for q in (lower, upper))
-    return 0.5 * float(high - low)
-
-
 def quantile_error(ours: np.ndarray, reference: np.ndarray) -> float:
     """Worst difference of the 5, 50 and 95% quantiles in combined Monte Carlo standard errors."""
     errors = []
     for prob in (0.05, 0.5, 0.95):
-        scale = np.hypot(quantile_mcse(ours, prob), quantile_mcse(reference, prob))
+        scale = np.hypot(diagnostics.mcse_quantile(ours, prob), diagnostics.mcse_quantile(reference, prob))
         errors.append(abs(np.quantile(ours, prob) - np.quantile(reference, prob)) / scale)
     return float(max(errors))
 

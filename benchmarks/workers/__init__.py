@@ -1,0 +1,1 @@
+"""One fresh process per measurement; each prints one JSON line and writes its draws beside it."""
