@@ -1,0 +1,54 @@
+"""Probabilistic programming on JAX: write a generative model in Python, condition it on data, infer.
+
+Example:
+    >>> import ppl
+    >>> from ppl import dist
+    >>> @ppl.model
+    ... def coin(n):
+    ...     p = ppl.sample("p", dist.Beta(2.0, 2.0))
+    ...     ppl.sample("heads", dist.Binomial(n, p))
+    >>> density = ppl.compile(coin(10).condition(heads=7))
+    >>> density.dim
+    1
+"""
+
+from . import distributions
+from . import distributions as dist
+from ._cache import enable_compilation_cache
+from .arguments import index
+from .check import check
+from .compile import Density, compile
+from .errors import ImproperPrior, MissingSite, ModelError
+from .graph import Graph
+from .maps import branch, call, markov, plate, sample_tree
+from .program import Model, Program, Site, model
+from .trace import factor, record, sample
+
+__version__ = "0.1.0"
+
+enable_compilation_cache()
+
+__all__ = [
+    "Density",
+    "Graph",
+    "ImproperPrior",
+    "MissingSite",
+    "Model",
+    "ModelError",
+    "Program",
+    "Site",
+    "branch",
+    "call",
+    "check",
+    "compile",
+    "dist",
+    "distributions",
+    "factor",
+    "index",
+    "markov",
+    "model",
+    "plate",
+    "record",
+    "sample",
+    "sample_tree",
+]

@@ -1,0 +1,371 @@
+"""Everything that reads or rewrites a jaxpr: the only file that touches ``jax.extend``.
+
+A jaxpr is a straight-line program. Three read-only passes serve the language: which inputs an output depends on
+(recursing into scan, to a fixpoint over the carry, and into cond and while), a structural key by which two traced
+programs are the same, and the work of one evaluation. Rewrites only drop, inline or divide equations; JAX itself
+runs the result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import numpy as np
+
+Jaxpr = Any
+Array = Any
+
+
+def trace_state() -> Any:
+    """An opaque object that changes inside every JAX transformation."""
+    return jex.get_opaque_trace_state()
+
+
+@dataclass(frozen=True)
+class Code:
+    """A traced program with its calls to jitted functions inlined.
+
+    Attributes:
+        jaxpr: Without constants; these are the first inputs.
+        consts: Values of those first inputs.
+    """
+
+    jaxpr: Jaxpr
+    consts: tuple[Any, ...]
+
+    def run(self, *args: Array) -> list[Array]:
+        """Evaluate, inside or outside of a JAX transformation."""
+        return jex.jaxpr_as_fun(jex.ClosedJaxpr(self.jaxpr, ()))(*self.consts, *args)
+
+
+def _literal(atom: Any) -> bool:
+    return isinstance(atom, jex.Literal)
+
+
+def _rebuild(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Jaxpr:
+    return jex.Jaxpr((), tuple(invars), tuple(outvars), tuple(eqns), jaxpr.effects)
+
+
+def trace(function: Callable, *args: Any) -> tuple[Code, Any]:
+    """Trace a function of arrays; also return the structure of its output, with shapes."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    invars = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
+    code = Code(_rebuild(closed.jaxpr, invars, closed.jaxpr.outvars, closed.jaxpr.eqns), tuple(closed.consts))
+    return inline(code), shape
+
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call")
+
+
+def _subjaxpr(eqn: Any) -> Any:
+    """The closed jaxpr of a call equation, or None."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = eqn.params.get(name)
+        if inner is not None:
+            return inner if hasattr(inner, "consts") else jex.ClosedJaxpr(inner, ())
+    return None
+
+
+def inline(code: Code) -> Code:
+    """Replace calls of jitted functions by their bodies; custom derivatives stay calls."""
+    constants: dict[Any, Any] = {}
+    eqns: list[Any] = []
+
+    def walk(jaxpr: Jaxpr, env: dict[Any, Any], top: bool) -> None:
+        def read(atom: Any) -> Any:
+            return atom if _literal(atom) else env.get(atom, atom)
+
+        for eqn in jaxpr.eqns:
+            inner = _subjaxpr(eqn) if eqn.primitive.name in _CALLS else None
+            inputs = [read(v) for v in eqn.invars]
+            if inner is not None:
+                scope = dict(zip(inner.jaxpr.invars, inputs, strict=True))
+                for var, value in zip(inner.jaxpr.constvars, inner.consts, strict=True):
+                    scope[var] = constants.setdefault(id(value), (jex.Var(var.aval), value))[0]
+                walk(inner.jaxpr, scope, False)
+                for var, atom in zip(eqn.outvars, inner.jaxpr.outvars, strict=True):
+                    env[var] = atom if _literal(atom) else scope.get(atom, atom)
+                continue
+            if not top:
+                fresh = [v if isinstance(v, jex.DropVar) else jex.Var(v.aval) for v in eqn.outvars]
+                env.update(zip(eqn.outvars, fresh, strict=True))
+                eqn = eqn.replace(invars=inputs, outvars=fresh)
+            elif inputs != list(eqn.invars):
+                eqn = eqn.replace(invars=inputs)
+            eqns.append(eqn)
+
+    env: dict[Any, Any] = {}
+    walk(code.jaxpr, env, True)
+    outvars = [v if _literal(v) else env.get(v, v) for v in code.jaxpr.outvars]
+    extra = list(constants.values())
+    invars = [var for var, _ in extra] + list(code.jaxpr.invars)
+    return Code(
+        _rebuild(code.jaxpr, invars, outvars, eqns), tuple(value for _, value in extra) + code.consts
+    )
+
+
+def select(code: Code, outputs: Sequence[int]) -> Code:
+    """The same program with only some of its outputs, and only the equations that they need."""
+    outvars = [code.jaxpr.outvars[i] for i in outputs]
+    needed = {v for v in outvars if not _literal(v)}
+    kept = []
+    for eqn in reversed(code.jaxpr.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            kept.append(eqn)
+            needed.update(v for v in eqn.invars if not _literal(v))
+    return Code(_rebuild(code.jaxpr, code.jaxpr.invars, outvars, kept[::-1]), code.consts)
+
+
+# ---------------------------------------------------------------------------------------------- dependence
+
+
+def _fixpoint(jaxpr: Jaxpr, fixed: list[int], carry: list[int], moving: list[int]) -> list[int]:
+    """Dependence of a loop body's outputs when its carry feeds back."""
+    while True:
+        out = _flow(jaxpr, [*fixed, *carry, *moving])
+        after = [a | b for a, b in zip(carry, out[: len(carry)], strict=True)]
+        if after == carry:
+            return out
+        carry = after
+
+
+def _flow_eqn(eqn: Any, masks: list[int]) -> list[int]:
+    name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        n, k = params["num_consts"], params["num_carry"]
+        out = _fixpoint(params["jaxpr"].jaxpr, masks[:n], masks[n : n + k], masks[n + k :])
+        return [a | b for a, b in zip(out[:k], masks[n : n + k], strict=True)] + out[k:]
+    if name == "while":
+        c, b = params["cond_nconsts"], params["body_nconsts"]
+        carry = masks[c + b :]
+        out = _fixpoint(params["body_jaxpr"].jaxpr, masks[c : c + b], carry, [])
+        carry = [x | y for x, y in zip(out, carry, strict=True)]
+        stop = _flow(params["cond_jaxpr"].jaxpr, [*masks[:c], *carry])
+        return [x | stop[0] for x in carry]
+    if name == "cond":
+        outs = [_flow(b.jaxpr, masks[1:]) for b in params["branches"]]
+        return [functools.reduce(int.__or__, column, masks[0]) for column in zip(*outs, strict=True)]
+    inner = _subjaxpr(eqn)
+    if inner is not None and len(inner.jaxpr.invars) == len(masks) and len(inner.jaxpr.outvars) == len(eqn.outvars):
+        return _flow(inner.jaxpr, masks)
+    return [functools.reduce(int.__or__, masks, 0)] * len(eqn.outvars)
+
+
+def _flow(jaxpr: Jaxpr, masks: Sequence[int]) -> list[int]:
+    env: dict[Any, int] = dict(zip(jaxpr.invars, masks, strict=True))
+    for eqn in jaxpr.eqns:
+        inputs = [0 if _literal(v) else env.get(v, 0) for v in eqn.invars]
+        env.update(zip(eqn.outvars, _flow_eqn(eqn, inputs), strict=True))
+    return [0 if _literal(v) else env.get(v, 0) for v in jaxpr.outvars]
+
+
+def dependence(code: Code, inputs: int) -> list[set[int]]:
+    """For each output, which of the ``inputs`` arguments it is computed from."""
+    constants = len(code.jaxpr.invars) - inputs
+    masks = [0] * constants + [1 << i for i in range(inputs)]
+    return [{i for i in range(inputs) if mask >> i & 1} for mask in _flow(code.jaxpr, masks)]
+
+
+# ---------------------------------------------------------------------------------------------- structural key
+
+
+class _Same:
+    """Equal only to a wrapper of the very same object."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def _array_key(x: Any) -> Hashable:
+    if isinstance(x, jax.core.Tracer):
+        return _Same(x)
+    x = np.asarray(x)
+    return ("array", x.dtype.str, x.shape, x.tobytes())
+
+
+def _param_key(x: Any) -> Hashable:
+    if isinstance(x, jex.ClosedJaxpr):
+        return ("closed", _jaxpr_key(x.jaxpr), tuple(_array_key(c) for c in x.consts))
+    if isinstance(x, jex.Jaxpr):
+        return _jaxpr_key(x)
+    if isinstance(x, (np.ndarray, np.generic, jax.Array)):
+        return _array_key(x)
+    if isinstance(x, (tuple, list)):
+        return (type(x).__name__, tuple(_param_key(v) for v in x))
+    if isinstance(x, dict):
+        return tuple(sorted((str(k), _param_key(v)) for k, v in x.items()))
+    if isinstance(x, functools.partial):
+        return ("partial", _param_key(x.func), _param_key(x.args), _param_key(x.keywords))
+    if hasattr(x, "f") and hasattr(x, "transforms"):  # JAX's wrapped functions: the function inside decides
+        inner = tuple(_param_key(t) for pair in x.transforms for t in pair)
+        return ("wrapped", _param_key(x.f), inner)
+    if callable(x) and not isinstance(x, type):
+        bound = getattr(x, "__self__", None)
+        if bound is not None and hasattr(x, "__func__"):
+            return ("method", _Same(x.__func__), _Same(bound))
+        return _Same(x)
+    try:
+        hash(x)
+    except TypeError:
+        return _Same(x)
+    return x
+
+
+_NAMES_ONLY = ("name", "debug_info", "source_info")
+
+
+def _aval_key(aval: Any) -> Hashable:
+    return (tuple(getattr(aval, "shape", ())), str(getattr(aval, "dtype", aval)), getattr(aval, "weak_type", False))
+
+
+def _jaxpr_key(jaxpr: Jaxpr) -> Hashable:
+    number: dict[Any, int] = {}
+
+    def ref(atom: Any) -> Hashable:
+        if _literal(atom):
+            return ("literal", _array_key(atom.val), _aval_key(atom.aval))
+        return number.setdefault(atom, len(number))
+
+    heads = tuple((ref(v), _aval_key(v.aval)) for v in (*jaxpr.constvars, *jaxpr.invars))
+    body = tuple(
+        (
+            eqn.primitive.name,
+            tuple(ref(v) for v in eqn.invars),
+            tuple((ref(v), _aval_key(v.aval)) for v in eqn.outvars),
+            tuple(sorted((k, _Ordered(_param_key(v))) for k, v in eqn.params.items() if k not in _NAMES_ONLY)),
+        )
+        for eqn in jaxpr.eqns
+    )
+    return (heads, body, tuple(ref(v) for v in jaxpr.outvars))
+
+
+class _Ordered(tuple):
+    """A key wrapped so that sorting by parameter name never compares keys themselves."""
+
+    def __new__(cls, key: Hashable) -> _Ordered:
+        return super().__new__(cls, (key,))
+
+
+def key(code: Code) -> Hashable:
+    """A hashable key, equal for two programs that compute the same by the same steps.
+
+    Functions held by equations (custom derivatives) count by identity; constants by content.
+    """
+    return (_jaxpr_key(code.jaxpr), tuple(_array_key(c) for c in code.consts))
+
+
+# ---------------------------------------------------------------------------------------------- cost and division
+
+_DEAR = frozenset(
+    "exp exp2 log log1p expm1 sin cos tan tanh logistic erf erfc erf_inv lgamma digamma pow sqrt rsqrt div atan2 asin "
+    "acos atan igamma igammac bessel_i0e bessel_i1e polygamma regularized_incomplete_beta cbrt".split()
+)
+_HEAVY = ("dot_general", "cholesky", "triangular_solve", "scan", "while", "eigh", "svd", "qr", "lu", "fft", "sort")
+
+
+def _size(aval: Any) -> int:
+    return int(np.prod(getattr(aval, "shape", ()), dtype=np.int64))
+
+
+def _eqn_work(eqn: Any) -> int:
+    name = eqn.primitive.name
+    if name == "scan":
+        return eqn.params["length"] * sum(_eqn_work(e) for e in eqn.params["jaxpr"].jaxpr.eqns)
+    if name == "cond":
+        return max(sum(_eqn_work(e) for e in b.jaxpr.eqns) for b in eqn.params["branches"])
+    if name == "while":
+        return sum(_eqn_work(e) for e in eqn.params["body_jaxpr"].jaxpr.eqns)
+    size = max((_size(v.aval) for v in eqn.outvars), default=1)
+    if name == "dot_general":
+        (contract, _), _ = eqn.params["dimension_numbers"]
+        return size * int(np.prod([eqn.invars[0].aval.shape[i] for i in contract], dtype=np.int64))
+    if name in ("cholesky", "triangular_solve", "eigh", "svd", "qr", "lu"):
+        shape = eqn.invars[0].aval.shape
+        return size * int(shape[-1]) // 3 + 1
+    inner = _subjaxpr(eqn)
+    if inner is not None:
+        return sum(_eqn_work(e) for e in inner.jaxpr.eqns)
+    return size
+
+
+def work(code: Code) -> int:
+    """Number of array elements that one evaluation computes, loops counted in full."""
+    return int(sum(_eqn_work(e) for e in code.jaxpr.eqns))
+
+
+def _cheap(eqn: Any) -> bool:
+    name = eqn.primitive.name
+    return name not in _DEAR and name not in _HEAVY and _subjaxpr(eqn) is None
+
+
+def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
+    """Split a program into what needs only its first ``known`` arguments and the rest.
+
+    No intermediate result is handed over that is eight times larger than what it was computed from, unless
+    computing it again costs more than reading it.
+
+    Returns:
+        ``(before, after, used, saved)``: ``before`` maps the known arguments to residuals; ``after`` maps
+        ``(residuals, known arguments listed in used, other arguments)`` to the outputs; ``saved`` is the work done once.
+    """
+    jaxpr, constants = code.jaxpr, len(code.consts)
+    first, rest = jaxpr.invars[: constants + known], jaxpr.invars[constants + known :]
+    early = set(first)
+    producer: dict[Any, Any] = {}
+    late = []
+    for eqn in jaxpr.eqns:
+        if not eqn.effects and all(_literal(v) or v in early for v in eqn.invars):
+            early.update(eqn.outvars)
+            producer.update(dict.fromkeys(eqn.outvars, eqn))
+        else:
+            late.append(eqn)
+    residual: dict[Any, None] = {}
+    again: dict[int, Any] = {}
+
+    def need(var: Any) -> None:
+        if _literal(var) or var not in early:
+            return
+        eqn = producer.get(var)
+        if eqn is None:
+            residual.setdefault(var)
+            return
+        read = sum(_size(v.aval) for v in eqn.invars if not _literal(v))
+        if _cheap(eqn) and _size(var.aval) > 8 * read:
+            if id(eqn) not in again:
+                again[id(eqn)] = eqn
+                for v in eqn.invars:
+                    need(v)
+        else:
+            residual.setdefault(var)
+
+    for eqn in late:
+        for v in eqn.invars:
+            need(v)
+    for v in jaxpr.outvars:
+        need(v)
+    heads = [v for v in residual if v not in producer]
+    kept = [v for v in residual if v in producer]
+    order = {id(e): i for i, e in enumerate(jaxpr.eqns)}
+    after_eqns = sorted([*again.values(), *late], key=lambda e: order[id(e)])
+    before = select(Code(_rebuild(jaxpr, first, kept, jaxpr.eqns), code.consts), range(len(kept)))
+    constant_heads = [v for v in heads if first.index(v) < constants]
+    data_heads = [v for v in heads if first.index(v) >= constants]
+    after = Code(
+        _rebuild(jaxpr, [*constant_heads, *kept, *data_heads, *rest], jaxpr.outvars, after_eqns),
+        tuple(code.consts[first.index(v)] for v in constant_heads),
+    )
+    used = [first.index(v) - constants for v in data_heads]
+    return before, after, used, work(before)

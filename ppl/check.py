@@ -1,0 +1,223 @@
+"""Preflight: find the bad site, element, value and line before (or after) an engine fails.
+
+Data are checked on the host as soon as they enter. When a start fails, the same model is run once more with every
+site's factor, support and parameters kept, and the gradient of each factor, and the first offender is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .arguments import as_array
+from .errors import ModelError, at, user_line
+from .trace import SiteInfo
+
+Array = Any
+
+
+def element(info: SiteInfo, place: tuple[int, ...], coords: Mapping[str, Any]) -> str:
+    """An element of a site in words: ``y[school=Choate, 2]``."""
+    parts = []
+    for axis, i in enumerate(place):
+        if axis < len(info.plates):
+            name = info.plates[axis][0]
+            label = coords[name][i] if name in coords else i
+            parts.append(f"{name}={label}")
+        else:
+            own = axis - len(info.plates)
+            parts.append(f"{info.dims[own]}={i}" if info.dims else str(i))
+    return f"{info.name}[{', '.join(parts)}]" if parts else info.name
+
+
+def _first(bad: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+
+
+def check_shape(info: SiteInfo, value: Any) -> Any:
+    """The value as an array, if its shape is exactly the site's."""
+    value = as_array(value, f"the value of site {info.name!r}")
+    if tuple(np.shape(value)) == info.full_shape:
+        return value
+    plates = [f"plate {name!r} ({size})" for name, size, _ in info.plates]
+    own = [f"own axis {d}" for d in (info.dims or info.shape)]
+    raise ModelError(
+        f"site {info.name!r} has shape {info.full_shape} ({', '.join(plates + own) or 'a scalar'}), but the value has "
+        f"shape {tuple(np.shape(value))}:\n{at(info.source)}\n{at(user_line())}\n"
+        "  Data are never broadcast: reshape the value (for (N, 1) data: y[:, 0]), or change the model."
+    )
+
+
+def check_value(info: SiteInfo, value: Any, coords: Mapping[str, Any], verb: str) -> Any:
+    """Check a value for a site on the host: shape, NaN, and the support where it depends on nothing else.
+
+    Raises:
+        ModelError: Naming site, element, value and lines.
+    """
+    value = check_shape(info, value)
+    if isinstance(value, jax.core.Tracer):
+        return value
+    host = np.asarray(value)
+    if np.issubdtype(host.dtype, np.floating) and np.isnan(host).any():
+        bad = np.isnan(host)
+        place = _first(bad)
+        raise ModelError(
+            f"program.{verb}: {element(info, place, coords)} is nan ({int(bad.sum())} of {bad.size} values are):"
+            f"\n{at(info.source)}\n{at(user_line())}\n  Leave these rows out, or fill them in, before conditioning."
+        )
+    if info.support is not None:
+        _check_support(info, host, np.asarray(info.support(host)), coords, f"program.{verb}: ")
+    if info.discrete and np.issubdtype(host.dtype, np.floating):
+        host = host.astype(np.int64)
+    elif not info.discrete and not np.issubdtype(host.dtype, np.floating):
+        host = host.astype(np.float64)
+    return host
+
+
+def _check_support(
+    info: SiteInfo, value: np.ndarray, ok: np.ndarray, coords: Mapping[str, Any], start: str, support: str = ""
+) -> None:
+    if bool(np.all(ok)):
+        return
+    place = _first(~ok)
+    shown = value[place]
+    raise ModelError(
+        f"{start}{element(info, place, coords)} = {_show(shown)} lies outside the support of {info.family}, "
+        f"{support or describe(info.support)} ({int((~ok).sum())} of {ok.size} do):\n{at(info.source)}\n"
+        f"{at(user_line())}\n  Check the data, or choose a distribution for such values."
+    )
+
+
+def _show(x: Any) -> str:
+    x = np.asarray(x)
+    return f"{x.item():.6g}" if x.ndim == 0 else np.array2string(x, precision=4, threshold=8)
+
+
+def describe(support: Any) -> str:
+    """A support in words."""
+    text = str(support).strip()
+    known = {
+        "IntegerNonnegative()": "the integers 0, 1, 2, ...",
+        "IntegerGreaterThan(lower_bound=0)": "the integers 0, 1, 2, ...",
+        "Positive(lower_bound=0.0)": "the positive numbers",
+        "Positive()": "the positive numbers",
+        "Boolean()": "{0, 1}",
+        "Simplex()": "the simplex (non-negative, summing to one)",
+        "UnitInterval(lower_bound=0.0, upper_bound=1.0)": "[0, 1]",
+        "UnitInterval()": "[0, 1]",
+    }
+    return known.get(text, text)
+
+
+# ---------------------------------------------------------------------------------------------- at a position
+
+
+def check(program: Any, density: Any = None, z: Any = None) -> None:
+    """Check a program's data and, at a position, every factor and its gradient.
+
+    Args:
+        program: The conditioned program.
+        density: Its density, when it is at hand.
+        z: An unconstrained position; a draw of standard normals scaled by 1/2 when left out.
+
+    Raises:
+        ModelError: Naming the site, the element, the value, its log density or gradient, and the user's line.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def f():
+        ...     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        ...     ppl.sample("y", dist.Normal(mu, 1.0))
+        >>> ppl.check(f().condition(y=0.3))
+    """
+    from .compile import compile
+
+    density = compile(program) if density is None else density
+    rng = np.random.default_rng(0)
+    z = 0.5 * rng.standard_normal(density.dim) if z is None else np.asarray(z)
+    kept = density.diagnose(jnp.asarray(z, jnp.result_type(float)))
+    kept = jax.tree_util.tree_map(np.asarray, kept)
+    learned = density.compiled.sites
+    _check_factors(program, kept, learned)
+    _check_gradient(program, density, z, learned)
+
+
+def _check_factors(program: Any, kept: dict, learned: Mapping[str, SiteInfo]) -> None:
+    coords = program.coords
+    # parents come first, so the first offender in the model's order is the cause
+    for name, info in learned.items():
+        if info.kind == "record":
+            continue
+        observed = program.role(name) == "observed"
+        valid = kept["valid"].get(name)
+        if valid is not None:
+            _check_parameters(program, info, valid["parameters"], kept, coords)
+            if observed:
+                value = np.broadcast_to(kept["value"][name], info.full_shape)
+                ok = np.broadcast_to(valid["support"], info.full_shape[: valid["support"].ndim])
+                support = "which depends on other sites or data"
+                _check_support(info, value, ok, coords, "", support if info.support is None else "")
+        factor = kept["factor"].get(name)
+        if factor is None or np.all(np.isfinite(factor)):
+            continue
+        place = _first(~np.isfinite(factor))
+        value = kept["value"].get(name)
+        shown = f" = {_show(value[place])}" if value is not None else ""
+        raise ModelError(
+            f"the log density is {_show(factor[place])} at {element(info, place, coords)}{shown} "
+            f"({int((~np.isfinite(factor)).sum())} of {factor.size} elements):\n{at(info.source)}\n"
+            f"{_context(program, name, kept)}"
+        )
+
+
+def _context(program: Any, name: str, kept: dict) -> str:
+    try:
+        parents = program.graph().parents[name]
+    except (ModelError, KeyError):
+        return ""
+    shown = [f"{p} = {_show(kept['value'][p])}" for p in sorted(parents) if p in kept["value"]]
+    return f"  It was reached with {'; '.join(shown)}." if shown else ""
+
+
+def _check_parameters(program: Any, info: SiteInfo, parameters: dict, kept: dict, coords: Mapping[str, Any]) -> None:
+    depth = len(info.plates)
+    for parameter, (value, ok) in parameters.items():
+        bad = ~np.asarray(ok)
+        if not bad.any():
+            continue
+        place = _first(bad)
+        where = element(info, place[: depth + info.batch], coords)
+        shown = value[place]
+        word = "is nan" if np.isnan(np.asarray(shown, float)).any() else "is not admissible"
+        raise ModelError(
+            f"site {info.name!r}: the parameter {parameter} of {info.family} {word} at {where}: "
+            f"{parameter} = {_show(shown)} ({int(bad.sum())} of {bad.size} elements):\n{at(info.source)}\n"
+            f"{_context(program, info.name, kept)}\n"
+            "  A latent scale or rate needs a positive prior (HalfNormal, LogNormal, Gamma, ...), or a positive "
+            "function of it (jnp.exp, jax.nn.softplus)."
+        )
+
+
+def _check_gradient(program: Any, density: Any, z: np.ndarray, learned: Mapping[str, SiteInfo]) -> None:
+    position = jnp.asarray(z, jnp.result_type(float))
+    gradient = np.asarray(jax.jit(jax.grad(lambda d, z: d(z)))(density, position))
+    bad = ~np.isfinite(gradient)
+    if not bad.any():
+        return
+    label = density.labels[_first(bad)[0]]
+    jacobian = jax.jit(jax.jacrev(lambda d, z: {k: jnp.sum(v) for k, v in d.factors(z).items()}))(density, position)
+    guilty = [name for name, row in jacobian.items() if not np.all(np.isfinite(np.asarray(row)))]
+    name = guilty[0] if guilty else label.split("[")[0]
+    info = learned[name]
+    raise ModelError(
+        f"the gradient of site {name!r} with respect to {label} is {gradient[_first(bad)[0]]} although the log density "
+        f"is finite ({int(bad.sum())} of {bad.size} coordinates):\n{at(info.source)}\n"
+        "  Look for a square root, a norm or a logarithm at zero, also inside the side of jnp.where that is not "
+        "taken: choose a safe argument first, jnp.sqrt(jnp.where(x > 0, x, 1.0))."
+    )

@@ -1,0 +1,391 @@
+"""Statements that run a sub-model many times, on one of two sides, or under a scope.
+
+``plate`` maps a sub-model over independent elements (it is ``vmap``), ``markov`` scans one along a chain,
+``branch`` runs two and selects, ``call`` runs another program under a scope. Elements of a plate cannot see each
+other, so conditional independence holds by construction.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._jax import trace_state
+from .errors import ModelError, at, user_line
+from .trace import TWIN, Array, Frame, current, entered, sample
+
+__all__ = ["branch", "call", "markov", "plate", "sample_tree"]
+
+
+def _inner_names(frame: Frame, name: str) -> list[str]:
+    """Sites that stand inside the plate ``name`` at this depth, by what an earlier run learned."""
+    depth = len(frame.plates)
+    path = tuple(p[0] for p in frame.plates) + (name,)
+    return [
+        site for site, info in frame.known.items() if tuple(p[0] for p in info.plates[: depth + 1]) == path
+    ]
+
+
+def _inner(frame: Frame, name: str, size: int, kind: str, given: dict, free: dict, key: Any) -> Frame:
+    return replace(
+        frame,
+        given=given,
+        free=free,
+        key=key,
+        plates=(*frame.plates, (name, size, kind)),
+        sites={},
+        out={},
+        state=trace_state(),
+    )
+
+
+def _leading(statement: str, name: str, arrays: Any, source: str) -> int:
+    sizes = {}
+    for index, leaf in enumerate(jax.tree_util.tree_leaves(arrays)):
+        shape = np.shape(leaf)
+        if not shape:
+            raise ModelError(
+                f"{statement} {name!r}: argument {index} is a scalar, it has no axis to map over:\n{at(source)}\n"
+                "  Use it in the body as it is; only arrays with one entry per element are listed."
+            )
+        sizes[index] = shape[0]
+    if len(set(sizes.values())) > 1:
+        listing = ", ".join(f"argument {i}: {n}" for i, n in sizes.items())
+        raise ModelError(f"{statement} {name!r}: the arrays disagree in length ({listing}):\n{at(source)}")
+    return next(iter(sizes.values()))
+
+
+def _size(statement: str, name: str, size: Any, source: str) -> int:
+    if isinstance(size, jax.core.Tracer):
+        raise ModelError(
+            f"{statement} {name!r}: its size is computed from data or from a random variable inside the model, but it "
+            f"must be known when the model is compiled:\n{at(source)}\n"
+            "  Compute it before and pass it as a Python int: model(codes, n_groups=int(codes.max()) + 1)."
+        )
+    return int(size)
+
+
+def _is_size(x: Any) -> bool:
+    return isinstance(x, (int, np.integer)) or (isinstance(x, jax.core.Tracer) and x.ndim == 0)
+
+
+def _check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> None:
+    if size < 1:
+        raise ModelError(f"plate {name!r} has size {size}:\n{at(source)}")
+    if coords is not None and len(coords) != size:
+        raise ModelError(
+            f"plate {name!r} has {size} elements but coords names {len(coords)} labels:\n{at(source)}"
+        )
+    if any(name == outer for outer, _, _ in frame.plates):
+        raise ModelError(f"plate {name!r} stands inside a plate of the same name:\n{at(source)}")
+    extents = frame.axes.setdefault(name, (size, source))
+    if extents[0] != size:
+        raise ModelError(
+            f"plate {name!r} is used with two sizes, {extents[0]} and {size}:\n{at(extents[1])}\n{at(source)}\n"
+            "  A plate name stands for one axis. Rename one of them."
+        )
+    if coords is not None:
+        frame.coords[name] = np.asarray(coords)
+
+
+def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
+    """Run a sub-model once for each element, independently; used as a decorator, it runs at once.
+
+    The body is the model of ONE element: it receives that element's slice of every array, and sees no batch axes.
+    The decorated name becomes the stacked result. Every site inside gains a leading axis called ``name``.
+
+    Args:
+        name: The plate's name, which becomes a dimension of the result.
+        *arrays: Arrays (or pytrees of arrays) with one leading entry per element, or one int, the number of
+            elements, in which case the body receives the index. A callable in first place is the body itself.
+        coords: Labels of the elements; alone they also give the size.
+
+    Returns:
+        A decorator; or the stacked result when the body was given.
+
+    Raises:
+        ModelError: Lengths disagree, or a plate name is used with two sizes.
+
+    Example:
+        >>> import numpy as np, ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def schools(sigma):
+        ...     mu = ppl.sample("mu", dist.Normal(0.0, 5.0))
+        ...     @ppl.plate("school", sigma)
+        ...     def theta(s):
+        ...         return ppl.sample("theta", dist.Normal(mu, s))
+        >>> schools(np.ones(8)).sites["theta"].shape
+        (8,)
+    """
+    source = user_line()
+    if arrays and callable(arrays[0]) and not hasattr(arrays[0], "shape"):
+        return _run_plate(name, arrays[0], arrays[1:], coords, source)
+    return lambda body: _run_plate(name, body, arrays, coords, source)
+
+
+def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: str) -> Any:
+    frame = current("plate")
+    if len(arrays) == 1 and _is_size(arrays[0]):
+        size, arrays = _size("plate", name, arrays[0], source), ()
+    elif arrays:
+        arrays = jax.tree_util.tree_map(jnp.asarray, arrays)
+        size = _leading("plate", name, arrays, source)
+    elif coords is not None:
+        size = len(coords)
+    else:
+        raise ModelError(f"plate {name!r} needs arrays, a size or coords:\n{at(source)}")
+    _check_size(frame, name, size, coords, source)
+    inner = set(_inner_names(frame, name))
+    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
+    free = {site: value for site, value in frame.free.items() if site in inner}
+    seen: list[Frame] = []
+
+    def element(index: Array, slices: tuple, given: dict, free: dict) -> tuple[Any, dict]:
+        key = None if frame.key is None else jax.random.fold_in(frame.key, index)
+        with entered(_inner(frame, name, size, "plate", given, free, key)) as nested:
+            result = body(*slices) if slices else (body(index) if _takes_index(body) else body())
+        seen[:] = [nested]
+        return result, nested.out
+
+    index = jnp.arange(size, dtype=jnp.int32)
+    result, out = jax.vmap(element)(index, arrays, given, free)
+    nested = seen[0]
+    nested.out = out
+    frame.merge(nested)
+    return result
+
+
+def _takes_index(body: Callable) -> bool:
+    try:
+        return len(inspect.signature(body).parameters) > 0
+    except (TypeError, ValueError):
+        return True
+
+
+def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None) -> Any:
+    """Run a sub-model along a chain: ``carry_t = step(carry_{t-1}, x_t)`` for t = 1..T.
+
+    Used as a decorator (``@ppl.markov("t", init=..., xs=...)``) it runs at once. Every site of the step gains a
+    leading axis called ``name``; the sites of ``init`` do not. The state of the chain is the step's latent sites,
+    of which the carry must be a function.
+
+    Args:
+        name: The chain's name, which becomes a dimension of the result.
+        step: ``step(carry, x) -> carry``; may sample.
+        init: First carry, or a function without arguments that returns it and may sample.
+        xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index).
+
+    Returns:
+        The carries stacked over time, shape (T, ...).
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def walk():
+        ...     def step(x, t):
+        ...         return ppl.sample("x", dist.Normal(x, 1.0))
+        ...     return ppl.markov("time", step, init=0.0, xs=5)
+        >>> walk().sites["x"].shape
+        (5,)
+    """
+    source = user_line()
+    if step is None:
+        return lambda body: _run_markov(name, body, init, xs, source)
+    return _run_markov(name, step, init, xs, source)
+
+
+def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> Any:
+    frame = current("markov")
+    if _is_size(xs):
+        size = _size("markov", name, xs, source)
+        xs = jnp.arange(size, dtype=jnp.int32)
+    elif xs is None:
+        raise ModelError(f"markov {name!r} needs xs, its inputs or its number of steps:\n{at(source)}")
+    else:
+        xs = jax.tree_util.tree_map(jnp.asarray, xs)
+        size = _leading("markov", name, xs, source)
+    _check_size(frame, name, size, None, source)
+    carry = init() if callable(init) else init
+    carry = jax.tree_util.tree_map(_inexact, carry)
+    inner = set(_inner_names(frame, name))
+    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
+    free = {site: value for site, value in frame.free.items() if site in inner}
+    seen: list[Frame] = []
+
+    def body(carry: Any, inputs: tuple) -> tuple[Any, tuple]:
+        index, x, given, free = inputs
+        key = None if frame.key is None else jax.random.fold_in(frame.key, index)
+        with entered(_inner(frame, name, size, "markov", given, free, key)) as nested:
+            after = step(carry, x)
+        seen[:] = [nested]
+        before = jax.tree_util.tree_structure(carry)
+        if jax.tree_util.tree_structure(after) != before:
+            raise ModelError(
+                f"markov {name!r}: the step returns {jax.tree_util.tree_structure(after)} but its carry is {before}:"
+                f"\n{at(source)}\n  The step returns the next carry, of the same structure as init."
+            )
+        after = jax.tree_util.tree_map(lambda a, b: jnp.asarray(a, jnp.asarray(b).dtype), after, carry)
+        return after, (after, nested.out)
+
+    index = jnp.arange(size, dtype=jnp.int32)
+    _, (carries, out) = jax.lax.scan(body, carry, (index, xs, given, free))
+    nested = seen[0]
+    nested.out = out
+    frame.merge(nested)
+    return carries
+
+
+def _inexact(x: Any) -> Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(float)) if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer) else x
+
+
+def branch(name: str, pred: Array, f: Callable, g: Callable) -> Any:
+    """Run ``f`` where ``pred`` holds and ``g`` where it does not, as sub-models that may sample.
+
+    Both sides run. Latent sites of both keep their prior, which leaves the joint density proper (product space,
+    Carlin and Chib, 1995); observed factors and ``factor`` statements count only on the side that is selected.
+
+    Args:
+        name: The branch's name, shown in the graph and in errors.
+        pred: Scalar bool.
+        f: Sub-model without arguments.
+        g: Sub-model without arguments, returning the same structure.
+
+    Returns:
+        ``f()`` or ``g()``, elementwise selected.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def either():
+        ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        ...     return ppl.branch("sign", x > 0, lambda: x, lambda: -x)
+        >>> float(either().run({"x": -2.0}))
+        2.0
+    """
+    frame = current("branch")
+    source = user_line()
+    pred = jnp.asarray(pred)
+    if pred.shape != ():
+        raise ModelError(
+            f"branch {name!r}: the predicate has shape {pred.shape}, it must be a scalar:\n{at(source)}\n"
+            "  Inside a plate, write the branch of one element."
+        )
+    pred = pred.astype(bool)
+
+    def side(body: Callable, chosen: Array, arm: str) -> Any:
+        select = chosen if frame.select is None else jnp.logical_and(frame.select, chosen)
+        nested = replace(frame, select=select, sites={}, out={}, branches=(*frame.branches, f"{name}:{arm}"))
+        with entered(nested):
+            result = body()
+        frame.merge(nested)
+        return result
+
+    yes = side(f, pred, "true")
+    no = side(g, jnp.logical_not(pred), "false")
+    if jax.tree_util.tree_structure(yes) != jax.tree_util.tree_structure(no):
+        raise ModelError(f"branch {name!r}: the two sides return different structures:\n{at(source)}")
+
+    def select(a: Array, b: Array) -> Array:
+        if jnp.shape(a) != jnp.shape(b):
+            raise ModelError(
+                f"branch {name!r}: the two sides return shapes {jnp.shape(a)} and {jnp.shape(b)}:\n{at(source)}"
+            )
+        dtype = jnp.result_type(a, b)
+        return jnp.where(pred, jnp.asarray(a, dtype), jnp.asarray(b, dtype))
+
+    return jax.tree_util.tree_map(select, yes, no)
+
+
+def call(scope: str, program: Any) -> Any:
+    """Run another program here, its sites named ``scope/site``, and return its value.
+
+    What the program conditions or does stays so; the outer program may override it by the scoped name.
+
+    Args:
+        scope: Prefix for the names.
+        program: A ``Program``, such as ``model(data)``.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def part():
+        ...     return ppl.sample("x", dist.Normal(0.0, 1.0))
+        >>> @ppl.model
+        ... def whole():
+        ...     return ppl.call("a", part()) + ppl.call("b", part())
+        >>> sorted(whole().sites)
+        ['a/x', 'b/x']
+    """
+    frame = current("call")
+    if not hasattr(program, "conditions"):
+        raise ModelError(
+            f"ppl.call({scope!r}, ...) needs a program, such as model(data), not {type(program).__name__}:"
+            f"\n{at(user_line())}"
+        )
+    prefix = f"{frame.scope}{scope}/"
+    fixed = {prefix + name: value for name, value in program.fixed.items() if prefix + name not in frame.given}
+    roles = {prefix + name: role for name, role in program.roles.items()}
+    known = dict(frame.known)
+    if fixed:
+        plates = frame.plates
+        for name, info in program.learned().items():
+            known[prefix + name] = replace(info, name=prefix + name, plates=(*plates, *info.plates))
+    nested = replace(
+        frame,
+        scope=prefix,
+        given={**frame.given, **fixed},
+        roles={**roles, **frame.roles},
+        known=known,
+        sites={},
+        out={},
+    )
+    with entered(nested):
+        result = program.execute()
+    frame.merge(nested)
+    return result
+
+
+def sample_tree(name: str, template: Any, prior: Any) -> Any:
+    """Put priors on the leaves of a pytree, such as the weights of a neural network.
+
+    Args:
+        name: Prefix of the site names: the leaf at path ``a.b[0]`` becomes ``name/a/b/0``.
+        template: A pytree; its floating-point array leaves are replaced, the others kept.
+        prior: A scalar distribution, expanded to every leaf, or a function ``(path, leaf) -> distribution``.
+
+    Returns:
+        A pytree of the template's structure.
+
+    Example:
+        >>> import numpy as np, ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def layer():
+        ...     w = ppl.sample_tree("net", {"w": np.zeros((3, 2)), "b": np.zeros(2)}, dist.Normal(0.0, 1.0))
+        ...     return w["w"] @ w["b"]
+        >>> layer().sites["net/w"].shape
+        (3, 2)
+    """
+
+    def leaf(path: tuple, value: Any) -> Any:
+        if not hasattr(value, "shape") or not jnp.issubdtype(jnp.asarray(value).dtype, jnp.inexact):
+            return value
+        label = "/".join(str(getattr(p, "key", getattr(p, "idx", getattr(p, "name", p)))) for p in path)
+        d = prior if hasattr(prior, "log_prob") else prior(label, value)
+        if d.shape() != tuple(value.shape):
+            d = d.expand(value.shape)
+        return sample(f"{name}/{label}" if label else name, d)
+
+    return jax.tree_util.tree_map_with_path(leaf, template)

@@ -1,0 +1,428 @@
+"""Models and programs: a generative model as a Python function, called on data, conditioned, simulated, scored.
+
+A ``Program`` is a joint density p(x_1, ..., x_n) = prod_i p(x_i | earlier sites), of which ``condition`` fixes a
+value and keeps its factor, while ``do`` fixes it and drops the factor (Pearl, 2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import arguments
+from .errors import ImproperPrior, MissingSite, ModelError, at, explained, suggest, user_line
+from .trace import Frame, SiteInfo, entered
+
+Array = Any
+_CACHE_SIZE = 256  # entries per model; functions that read mutable objects make a new one each time
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named quantity of a program, as the labelled result shows it.
+
+    Attributes:
+        name: The site's name.
+        kind: ``"latent"``, ``"observed"``, ``"done"``, ``"record"`` or ``"factor"``.
+        shape: Full shape, plates first.
+        dims: One name per axis of ``shape``.
+        dtype: Of the value.
+        plates: Names of the enclosing plates and chains, outermost first.
+        source: The user's line, ``file:line``.
+        discrete: Whether the support is discrete.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    dtype: Any
+    plates: tuple[str, ...]
+    source: str
+    discrete: bool
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an abstract run of a model learned."""
+
+    sites: dict[str, SiteInfo]
+    coords: dict[str, np.ndarray]
+
+
+class Model:
+    """A generative model; calling it on data gives a ``Program``.
+
+    Attributes:
+        function: The user's function.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        """Wrap a function that calls ``ppl.sample``."""
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "model")
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
+        self.__doc__ = function.__doc__
+        self.__module__ = getattr(function, "__module__", "")
+        self.__wrapped__ = function
+        self._cache: dict[Hashable, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Program:
+        """Bind the model to its data and settings; nothing runs yet."""
+        names = arguments.argument_names(self.function, args, kwargs)
+        return Program(self, arguments.split_arguments(args, kwargs, self.__name__), names)
+
+    def __repr__(self) -> str:
+        """Name of the model."""
+        return f"Model({self.__name__})"
+
+
+def model(function: Callable) -> Model:
+    """Make a model of a Python function that calls ``ppl.sample``.
+
+    Arrays and floats that it is called with are data; ints, bools, strings, None and callables are settings.
+
+    Example:
+        >>> import numpy as np, ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def normal(n):
+        ...     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        ...     @ppl.plate("row", n)
+        ...     def y():
+        ...         return ppl.sample("y", dist.Normal(mu, 1.0))
+        >>> round(float(normal(2).log_prob({"mu": 0.0, "y": np.zeros(2)})), 4)
+        -2.7568
+    """
+    return Model(function)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model bound to data, with some of its sites fixed; immutable.
+
+    Attributes:
+        model: The model.
+        arguments: The call, divided into data and settings.
+        inputs: The call's arguments by parameter name.
+        fixed: Values of fixed sites.
+        roles: ``"observed"`` or ``"done"`` for each of them.
+    """
+
+    model: Model
+    arguments: arguments.Arguments
+    inputs: dict[str, Any]
+    fixed: dict[str, Any] = None  # type: ignore[assignment]
+    roles: dict[str, str] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fill the empty defaults."""
+        object.__setattr__(self, "fixed", dict(self.fixed or {}))
+        object.__setattr__(self, "roles", dict(self.roles or {}))
+
+    # ------------------------------------------------------------------------------------------ running
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Values of the observed sites."""
+        return {name: self.fixed[name] for name, role in self.roles.items() if role == "observed"}
+
+    @property
+    def args(self) -> tuple:
+        """Positional arguments of the call."""
+        return self.arguments.rebuild(self.arguments.data)[0]
+
+    @property
+    def kwargs(self) -> dict:
+        """Keyword arguments of the call."""
+        return self.arguments.rebuild(self.arguments.data)[1]
+
+    def execute(self, data: Any = None) -> Any:
+        """Call the model's function in the ambient frame, with other arrays in place of the data if given."""
+        args, kwargs = self.arguments.rebuild(
+            [jnp.asarray(x) for x in (self.arguments.data if data is None else data)]
+        )
+        with explained(f"model {self.model.__name__!r}"):
+            return self.model.function(*args, **kwargs)
+
+    def play(self, data: Any, **settings: Any) -> tuple[Any, Frame]:
+        """Run once in a fresh frame with the given settings (see ``Frame``)."""
+        settings = {"given": {}, "free": {}, "roles": self.roles, "known": {}, "key": None, **settings}
+        frame = Frame(keep=frozenset(settings.pop("keep", ())), **settings)
+        with entered(frame):
+            result = self.execute(data)
+        return result, frame
+
+    def key(self) -> Hashable:
+        """Identity of everything but the values of the data; unique where the function reads mutable objects."""
+        try:
+            reads = arguments.fingerprint(self.model.function)
+        except arguments.Unstable:
+            reads = object()
+        x64 = bool(jax.config.jax_enable_x64)
+        return (reads, self.arguments.key(), arguments.shape_key(self.arguments.data), x64)
+
+    def learned(self) -> dict[str, SiteInfo]:
+        """The sites, by one abstract run (cached by the program's identity)."""
+        return self._learn().sites
+
+    def _learn(self) -> Learned:
+        found = self.__dict__.get("_learned")
+        if found is None:
+            identity = self.key()
+            cache = self.model._cache
+            found = cache.get(("learned", identity))
+            if found is None:
+                frames: list[Frame] = []
+
+                def run(data: list[Any]) -> None:
+                    frames[:] = [self.play(data, roles={})[1]]
+
+                jax.eval_shape(run, list(self.arguments.data))
+                found = Learned(frames[0].sites, frames[0].coords)
+                cache[("learned", identity)] = found
+            object.__setattr__(self, "_learned", found)
+        return found
+
+    # ------------------------------------------------------------------------------------------ description
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """All sites, in the order in which the model runs them."""
+        return {name: self._site(info) for name, info in self.learned().items()}
+
+    def role(self, name: str) -> str:
+        """Kind of a site: latent, observed, done, record or factor."""
+        info = self.learned()[name]
+        if info.kind != "sample":
+            return info.kind
+        return self.roles.get(name) or info.role or "latent"
+
+    def _site(self, info: SiteInfo) -> Site:
+        own = info.dims or tuple(f"{info.name}_dim_{i}" for i in range(len(info.shape)))
+        plates = tuple(name for name, _, _ in info.plates)
+        return Site(
+            info.name,
+            self.role(info.name),
+            info.full_shape,
+            plates + own,
+            np.dtype(info.dtype),
+            plates,
+            info.source,
+            info.discrete,
+        )
+
+    @property
+    def coords(self) -> dict[str, np.ndarray]:
+        """Labels of the plates that have them."""
+        return dict(self._learn().coords)
+
+    def latent(self) -> tuple[str, ...]:
+        """Names of the latent sites."""
+        return tuple(name for name in self.learned() if self.role(name) == "latent")
+
+    def graph(self) -> Any:
+        """Sites, plates and parents, read off the traced program by dataflow."""
+        from .graph import graph
+
+        return graph(self)
+
+    def __repr__(self) -> str:
+        """Model, and what is fixed."""
+        fixed = "".join(f", {role} {name}" for name, role in self.roles.items())
+        return f"Program({self.model.__name__}{fixed})"
+
+    # ------------------------------------------------------------------------------------------ fixing
+
+    def condition(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Program:
+        """Observe sites: fix their values and keep their factors.
+
+        Args:
+            values: Values by site name; for names such as ``"school/y"``.
+            **named: The same as keywords.
+
+        Returns:
+            A new program.
+
+        Raises:
+            ModelError: An unknown name, a shape that is not exactly the site's, a NaN, or a value outside of the
+                support.
+
+        Example:
+            >>> import ppl
+            >>> from ppl import dist
+            >>> @ppl.model
+            ... def f():
+            ...     ppl.sample("y", dist.Normal(0.0, 1.0))
+            >>> f().condition(y=1.0).sites["y"].kind
+            'observed'
+        """
+        return self._fix({**(values or {}), **named}, "observed")
+
+    def do(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Program:
+        """Intervene on sites: fix their values and drop their factors.
+
+        Args:
+            values: Values by site name.
+            **named: The same as keywords.
+
+        Returns:
+            A new program, which shares the randomness of untouched sites with this one.
+
+        Raises:
+            ModelError: As for ``condition``.
+        """
+        return self._fix({**(values or {}), **named}, "done")
+
+    def _fix(self, values: Mapping[str, Any], role: str) -> Program:
+        from .check import check_value
+
+        verb = "condition" if role == "observed" else "do"
+        learned = self.learned()
+        fixed, roles = dict(self.fixed), dict(self.roles)
+        for name, value in values.items():
+            info = learned.get(name)
+            if info is None or info.kind != "sample":
+                names = [n for n, i in learned.items() if i.kind == "sample"]
+                what = f"is a {info.kind}, not a random variable" if info else "is not a site of the model"
+                raise MissingSite(
+                    f"program.{verb}: {name!r} {what}.{suggest(name, names)}\n{at(user_line())}"
+                )
+            fixed[name] = check_value(info, value, self.coords, verb)
+            roles[name] = role
+        return replace(self, fixed=fixed, roles=roles)
+
+    # ------------------------------------------------------------------------------------------ scoring, simulation
+
+    def _compiled(self, what: str, build: Callable[[], Callable]) -> Callable:
+        """A jitted function of this program, cached by the program's identity and the names it is called with."""
+        identity = ("run", what, self.key(), tuple(self.roles.items()), arguments.shape_key(tuple(self.fixed.values())))
+        cache = self.model._cache
+        if identity not in cache:
+            if len(cache) > _CACHE_SIZE:
+                cache.clear()
+            cache[identity] = jax.jit(build())
+        return cache[identity]
+
+    def _values(self, values: Mapping[str, Any], need_all: bool) -> dict[str, Any]:
+        from .check import check_shape
+
+        learned = self.learned()
+        unknown = [name for name in values if name not in learned or learned[name].kind == "factor"]
+        if unknown:
+            raise MissingSite(f"{unknown[0]!r} is not a site of the model.{suggest(unknown[0], learned)}")
+        values = {
+            name: check_shape(learned[name], value)
+            for name, value in values.items()
+            if learned[name].kind == "sample"
+        }
+        values = {**self.fixed, **values}
+        missing = [n for n in learned if self.role(n) in ("latent", "observed") and n not in values]
+        missing = [n for n in missing if learned[n].role is None]
+        if need_all and missing:
+            raise ModelError(f"a value is needed for each site; missing: {', '.join(missing)}")
+        return values
+
+    def factors(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Log factors of all sites at given values, in constrained space, without any Jacobian.
+
+        Args:
+            values: Values of the sites that are not fixed.
+
+        Returns:
+            For each site its log factor, of the shape of its plates and the distribution's batch.
+        """
+
+        def build() -> Callable:
+            def run(data: list[Any], given: dict[str, Any]) -> dict[str, Array]:
+                settings = {"given": given, "known": self.learned(), "keep": ("factor",), "mask_all": True}
+                return self.play(data, **settings)[1].out.get("factor", {})
+
+            return run
+
+        given = self._values(values, True)
+        traced = self._compiled(f"factors {sorted(given)}", build)
+        return traced(list(self.arguments.data), given)
+
+    def log_prob(self, values: Mapping[str, Any]) -> Array:
+        """Joint log density at given values: the sum of ``factors``."""
+        factors = self.factors(values)
+        return sum((jnp.sum(f) for f in factors.values()), jnp.zeros(()))
+
+    def run(self, values: Mapping[str, Any] | None = None, seed: Any = 0) -> Any:
+        """Return value of the model's function, at given values and with the other sites simulated."""
+        return self._simulation("result", values or {}, seed)
+
+    def simulate(self, key: Array, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Simulate, with some sites clamped; a pure function for use under jit and vmap.
+
+        Args:
+            key: A JAX random key.
+            values: Values of clamped sites, full shapes; names of sites only.
+
+        Returns:
+            Values of all sites and records.
+
+        Raises:
+            ImproperPrior: A site that is to be drawn has an improper prior.
+        """
+        given = {**self.fixed, **values}
+        settings = {"given": given, "known": self.learned(), "key": key, "keep": ("value",)}
+        return self.play(self.arguments.data, **settings)[1].out.get("value", {})
+
+    def _simulation(self, what: str, values: Mapping[str, Any], seed: Any) -> Any:
+        def build() -> Callable:
+            def run(key: Array, data: list[Any], given: dict[str, Any]) -> Any:
+                settings = {"given": given, "known": self.learned(), "key": key, "keep": ("value",)}
+                result, frame = self.play(data, **settings)
+                return result if what == "result" else frame.out.get("value", {})
+
+            return run
+
+        given = self._values(values, False)
+        traced = self._compiled(f"{what} {sorted(given)}", build)
+        key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
+        return traced(key, list(self.arguments.data), given)
+
+    def sample(self, seed: Any = 0) -> dict[str, Array]:
+        """Simulate the program: one draw of every site and record.
+
+        Randomness is keyed by site name, so programs that differ by ``do`` or ``condition`` share the noise of
+        untouched sites.
+
+        Args:
+            seed: An int or a JAX random key.
+
+        Returns:
+            Values by name, full shapes.
+
+        Raises:
+            ModelError: A ``factor`` would be ignored, so that another model would be simulated.
+            ImproperPrior: A prior cannot be sampled.
+        """
+        self.check_simulable()
+        return self._simulation("values", {}, seed)
+
+    def check_simulable(self) -> None:
+        """Raise when simulation would not follow the model's density."""
+        learned = self.learned()
+        graph = None
+        for name, info in learned.items():
+            if info.improper and self.role(name) == "latent":
+                raise ImproperPrior(
+                    f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n{at(info.source)}"
+                    "\n  Give it a proper prior, or fix it with program.do or program.condition."
+                )
+            if info.kind == "factor":
+                graph = graph or self.graph()
+                if any(self.role(p) == "latent" for p in graph.parents[name]):
+                    raise ModelError(
+                        f"factor {name!r} reads {', '.join(sorted(graph.parents[name]))}; simulating through it "
+                        f"would ignore it and draw from another model:\n{at(info.source)}\n"
+                        "  Write the term as a site, ppl.sample(name, distribution), and condition on it."
+                    )

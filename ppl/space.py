@@ -1,0 +1,142 @@
+"""Constrained values and the flat unconstrained vector.
+
+A latent site x with support S is the image x = T(u) of an unconstrained u under a smooth bijection T from R^k onto
+S; its density in u is p(T(u)) |det dT/du|. The bijections are NumPyro's (positive: exp; interval: scaled logistic;
+simplex: stick breaking; ordered: cumulative exp; correlation: Lewandowski, Kurowicka and Joe, 2009). Bounds may
+depend on other sites, since T is applied where the site stands in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import biject_to, constraints
+
+from .errors import ModelError, at
+
+Array = Any
+
+
+def is_discrete(support: Any) -> bool:
+    """Whether a support consists of isolated points."""
+    return bool(support.is_discrete)
+
+
+def _leaves(support: Any) -> list[Any]:
+    try:
+        return jax.tree_util.tree_leaves(support)
+    except (NotImplementedError, TypeError, ValueError):
+        return [value for value in vars(support).values()]
+
+
+def static_support(support: Any) -> bool:
+    """Whether a support depends on no traced value, so that data can be checked against it on the host."""
+    leaves = _leaves(support)
+    base = getattr(support, "base_constraint", None)
+    if base is not None:
+        leaves = leaves + _leaves(base)
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+def free_shape(support: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape of the unconstrained value of a site of ``shape``, or None where no bijection is known."""
+    try:
+        return tuple(biject_to(support).inverse_shape(shape))
+    except NotImplementedError:
+        return None
+
+
+def constrain(support: Any, free: Array, info: Any) -> tuple[Array, Array]:
+    """Image of an unconstrained value, and the log-determinant summed over the element."""
+    if info.free_shape is None:
+        raise ModelError(
+            f"site {info.name!r} has support {support}, for which no map from an unconstrained space is known:"
+            f"\n{at(info.source)}\n  Observe it, or write it as a function of sites that have one."
+        )
+    if support is constraints.real or support is constraints.real_vector:
+        return free, jnp.zeros((), free.dtype)
+    transform = biject_to(support)
+    value = transform(free)
+    logdet = transform.log_abs_det_jacobian(free, value)
+    return value.astype(info.dtype), jnp.sum(logdet)
+
+
+def unconstrain(support: Any, value: Array) -> Array:
+    """Preimage of a constrained value."""
+    return biject_to(support).inv(value)
+
+
+def inside(d: Any, value: Array) -> Array:
+    """Whether each batch element of ``value`` lies in the support; shape ``d.batch_shape``."""
+    ok = jnp.asarray(d.support(value))
+    extra = ok.ndim - len(d.batch_shape)
+    if extra > 0:
+        ok = jnp.all(ok, axis=tuple(range(ok.ndim - extra, ok.ndim)))
+    return jnp.broadcast_to(ok, d.batch_shape)
+
+
+def validity(d: Any, value: Array) -> dict[str, Any]:
+    """For diagnosis: whether the value lies in the support, and each parameter with whether it is admissible."""
+    report: dict[str, Any] = {"support": inside(d, value), "parameters": {}}
+    for name, constraint in getattr(d, "arg_constraints", {}).items():
+        if name not in getattr(d, "__dict__", {}) or constraints.is_dependent(constraint):
+            continue
+        parameter = d.__dict__[name]
+        if isinstance(parameter, (int, float, np.ndarray, jax.Array)):
+            parameter = jnp.asarray(parameter)
+            report["parameters"][name] = (parameter, jnp.asarray(constraint(parameter)))
+    return report
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a latent site lies in the flat unconstrained vector.
+
+    Attributes:
+        start: First entry.
+        stop: One past the last entry.
+        shape: Unconstrained shape over all plates.
+    """
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+def layout(sites: Mapping[str, Any], latent: tuple[str, ...]) -> dict[str, Slot]:
+    """Slots of the latent sites, in the order in which the model samples them."""
+    slots: dict[str, Slot] = {}
+    start = 0
+    for name in latent:
+        info = sites[name]
+        if info.free_shape is None:
+            raise ModelError(
+                f"site {name!r} ({info.family}) has a support for which no map from an unconstrained space is known:"
+                f"\n{at(info.source)}"
+            )
+        shape = info.sizes + info.free_shape
+        stop = start + int(np.prod(shape, dtype=int))
+        slots[name] = Slot(start, stop, shape)
+        start = stop
+    return slots
+
+
+def split(z: Array, slots: Mapping[str, Slot]) -> dict[str, Array]:
+    """Cut a flat vector into the sites' unconstrained values; its transpose is one concatenation."""
+    if not slots:
+        return {}
+    sizes = [slot.stop - slot.start for slot in slots.values()]
+    pieces = jax.lax.split(z, sizes) if len(sizes) > 1 else [z]
+    return {name: piece.reshape(slot.shape) for (name, slot), piece in zip(slots.items(), pieces, strict=True)}
+
+
+def join(values: Mapping[str, Array], slots: Mapping[str, Slot]) -> Array:
+    """Inverse of ``split``."""
+    if not slots:
+        return jnp.zeros((0,))
+    return jnp.concatenate([jnp.ravel(values[name]) for name in slots])

@@ -1,0 +1,394 @@
+"""The single ambient frame in which a model runs, and the statements that talk to it.
+
+A model is an ordinary Python function. While it runs, one frame answers its ``sample`` statements: a site's
+value is handed in (observed, forced), or is the image of an unconstrained vector, or is drawn, or (when only
+the sites are to be learned) is a placeholder. Whatever the frame is asked to keep comes out as arrays, so that a
+run of the model is a pure function of its inputs and JAX sees nothing but array operations.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import space
+from ._jax import trace_state
+from .errors import ImproperPrior, ModelError, at, user_line
+
+Array = Any
+_ambient = threading.local()
+TWIN = "\0twin"  # under name + TWIN the graph hands in the value that other sites see
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """What one run learns about a site.
+
+    Attributes:
+        name: Scoped name.
+        kind: ``"sample"``, ``"factor"`` or ``"record"``.
+        shape: Shape of one element, inside all plates.
+        batch: Number of leading axes of ``shape`` that the distribution treats as independent.
+        dtype: Of the value.
+        plates: ``(name, size, kind)`` of the enclosing plates and chains, outermost first.
+        dims: Names given to the axes of ``shape``, or None.
+        source: The user's line.
+        family: Name of the distribution, with its support.
+        discrete: Whether the support is discrete.
+        improper: Whether the prior cannot be sampled.
+        support: The constraint when it does not depend on traced values, else None.
+        free_shape: Unconstrained shape of one element, or None for discrete sites.
+        role: Role forced by the model text itself (a conditioned sub-program), or None.
+        branches: The branch statements around the site, each with the arm's number.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    batch: int
+    dtype: Any
+    plates: tuple[tuple[str, int, str], ...]
+    dims: tuple[str, ...] | None
+    source: str
+    family: str = ""
+    discrete: bool = False
+    improper: bool = False
+    support: Any = None
+    free_shape: tuple[int, ...] | None = None
+    role: str | None = None
+    branches: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the enclosing plates."""
+        return tuple(size for _, size, _ in self.plates)
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """Shape over all plates."""
+        return self.sizes + self.shape
+
+
+@dataclass
+class Frame:
+    """The state of one run at one nesting level.
+
+    Attributes:
+        given: Values handed in, by site name, sliced to the current element.
+        free: Unconstrained values of latent sites, likewise.
+        roles: ``"observed"`` or ``"done"`` by site name.
+        known: What an earlier run learned, used to hand slices into plates.
+        key: Randomness for sites that are drawn; None means placeholders.
+        keep: Channels to keep: ``value``, ``factor``, ``logdet``, ``free``, ``valid``.
+        mask_all: Mask every factor by its support (else only where the support is traced).
+        plates: Enclosing plates.
+        scope: Prefix of site names.
+        select: Predicate under which observed factors count, inside a branch.
+        axes: Size and first line of every plate, shared by all levels of a run.
+        coords: Labels of plates, likewise.
+        sites: What this run learned.
+        out: Kept arrays, ``out[channel][name]``.
+        state: JAX's trace state, to notice raw transformations.
+    """
+
+    given: dict[str, Array]
+    free: dict[str, Array]
+    roles: dict[str, str]
+    known: Mapping[str, SiteInfo]
+    key: Array | None
+    keep: frozenset[str]
+    mask_all: bool = False
+    plates: tuple[tuple[str, int, str], ...] = ()
+    scope: str = ""
+    select: Array | None = None
+    branches: tuple[str, ...] = ()
+    axes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    coords: dict[str, Any] = field(default_factory=dict)
+    sites: dict[str, SiteInfo] = field(default_factory=dict)
+    out: dict[str, dict[str, Array]] = field(default_factory=dict)
+    state: Any = field(default_factory=trace_state)
+
+    def put(self, channel: str, name: str, value: Array) -> None:
+        """Keep an array if its channel is wanted."""
+        if channel in self.keep:
+            self.out.setdefault(channel, {})[name] = value
+
+    def register(self, info: SiteInfo) -> None:
+        """Enter a site; two sites of one name are an error."""
+        previous = self.sites.get(info.name)
+        if previous is not None:
+            raise ModelError(
+                f"the site name {info.name!r} is used twice:\n{at(previous.source)}\n{at(info.source)}\n"
+                "  Every site of a model has a name of its own, also in sibling plates and branches. Rename one, or "
+                "put a sub-model under a scope with ppl.call(scope, program)."
+            )
+        self.sites[info.name] = info
+
+    def merge(self, inner: Frame) -> None:
+        """Take over what a nested frame learned and kept."""
+        for info in inner.sites.values():
+            self.register(info)
+        for channel, values in inner.out.items():
+            self.out.setdefault(channel, {}).update(values)
+
+
+def current(statement: str) -> Frame:
+    """The ambient frame, checked against use outside a model or under a raw transformation."""
+    frame = getattr(_ambient, "frame", None)
+    if frame is None:
+        raise ModelError(
+            f"ppl.{statement} was called outside of a model:\n{at(user_line())}\n"
+            "  Decorate the function with @ppl.model and call the model instead: program = model(data)."
+        )
+    if frame.state != trace_state():
+        raise ModelError(
+            f"ppl.{statement} was called under a raw JAX transformation (vmap, jit, scan, cond, grad or checkpoint), "
+            f"which hides the site from the model:\n{at(user_line())}\n"
+            "  Write   @ppl.plate(name, xs)            instead of jax.vmap,\n"
+            "          ppl.markov(name, step, init, xs) instead of jax.lax.scan,\n"
+            "          ppl.branch(name, pred, f, g)     instead of jax.lax.cond;\n"
+            "  leave jax.jit out: the whole model is compiled. Functions that do not sample may use all of them."
+        )
+    return frame
+
+
+@contextmanager
+def entered(frame: Frame) -> Iterator[Frame]:
+    """Make a frame the ambient one."""
+    previous = getattr(_ambient, "frame", None)
+    _ambient.frame = frame
+    try:
+        yield frame
+    finally:
+        _ambient.frame = previous
+
+
+def fold_name(key: Array, name: str) -> Array:
+    """The key of a site: by its name, so that other sites' randomness never moves it."""
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+
+
+def _axes(name: str, dims: Any, ndim: int, source: str) -> tuple[str, ...] | None:
+    if dims is None:
+        return None
+    dims = (dims,) if isinstance(dims, str) else tuple(dims)
+    if len(dims) != ndim:
+        raise ModelError(
+            f"site {name!r} has {ndim} axes of its own (plates not counted) but dims={dims!r} names {len(dims)}:"
+            f"\n{at(source)}"
+        )
+    return dims
+
+
+def _placeholder(d: Any, dtype: Any) -> Array:
+    return jax.lax.full(d.shape(), 0, dtype)  # only its shape and dtype are ever used
+
+
+def _check_distribution(name: str, d: Any, source: str) -> None:
+    if not (hasattr(d, "log_prob") and hasattr(d, "support") and callable(getattr(d, "shape", None))):
+        raise ModelError(
+            f"site {name!r}: the second argument of ppl.sample is {type(d).__name__}, not a distribution:"
+            f"\n{at(source)}\n  Write, for example, ppl.sample({name!r}, dist.Normal(0.0, 1.0))."
+        )
+
+
+def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteInfo:
+    shape = tuple(d.shape())
+    discrete = bool(space.is_discrete(d.support))
+    # numpyro's own draws decide between int32 and int64 only by the platform default; so do we
+    dtype = jnp.result_type(int) if discrete else jnp.result_type(float)
+    static = space.static_support(d.support)
+    return SiteInfo(
+        name=name,
+        kind="sample",
+        shape=shape,
+        batch=len(d.batch_shape),
+        dtype=dtype,
+        plates=frame.plates,
+        dims=_axes(name, dims, len(shape), source),
+        source=source,
+        family=type(d).__name__,
+        discrete=discrete,
+        improper=bool(getattr(d, "improper", False)) or type(d).__name__ == "ImproperUniform",
+        support=d.support if static else None,
+        free_shape=None if discrete else space.free_shape(d.support, shape),
+        branches=frame.branches,
+    )
+
+
+def sample(name: str, d: Any, dims: Any = None) -> Array:
+    """Draw a random variable called ``name`` from the distribution ``d``.
+
+    The model text never says whether the site is observed: ``program.condition(name=data)`` does.
+
+    Args:
+        name: The site's name, unique in the model.
+        d: A distribution (``ppl.dist``). Inside a plate, that of one element.
+        dims: Names of the axes of ``d.shape()``, for the labelled result.
+
+    Returns:
+        The value, of shape ``d.shape()``.
+
+    Raises:
+        ModelError: A name used twice, or a call outside a model or under a raw JAX transformation.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def coin():
+        ...     p = ppl.sample("p", dist.Beta(2.0, 2.0))
+        ...     ppl.sample("heads", dist.Binomial(10, p))
+        >>> round(float(coin().log_prob({"p": 0.5, "heads": 5})), 4)
+        -0.9964
+    """
+    frame = current("sample")
+    name = frame.scope + name
+    source = user_line()
+    _check_distribution(name, d, source)
+    info = _describe(name, d, dims, frame, source)
+    role = frame.roles.get(name)
+    if role is not None:
+        info = _with_role(info, role)
+    frame.register(info)
+    value = _value(frame, name, d, info)
+    if role != "done" and ("factor" in frame.keep):
+        frame.put("factor", name, _factor(frame, name, d, value, info, role))
+    if "valid" in frame.keep:
+        frame.put("valid", name, space.validity(d, value))
+    return frame.given.get(name + TWIN, value)
+
+
+def _with_role(info: SiteInfo, role: str) -> SiteInfo:
+    from dataclasses import replace
+
+    return replace(info, role=role)
+
+
+def _value(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
+    if name in frame.given:
+        value = jnp.asarray(frame.given[name])
+        if value.shape != info.shape:
+            raise ModelError(_shape_message(info, value.shape))
+        # values keep an inexact dtype of their own, so that float32 runs of float64 data are explicit
+        value = value if value.dtype == info.dtype else value.astype(info.dtype)
+    elif name in frame.free:
+        value, logdet = space.constrain(d.support, frame.free[name], info)
+        frame.put("logdet", name, logdet)
+    elif frame.key is not None:
+        if info.improper:
+            raise ImproperPrior(
+                f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n{at(info.source)}"
+                "\n  Give it a proper prior, or fix it with program.do or program.condition."
+            )
+        value = d.sample(fold_name(frame.key, name)).astype(info.dtype)
+    else:
+        value = _placeholder(d, info.dtype)
+    frame.put("value", name, value)
+    if "free" in frame.keep and not info.discrete and info.role is None:
+        frame.put("free", name, space.unconstrain(d.support, value))
+    return value
+
+
+def _shape_message(info: SiteInfo, shape: tuple[int, ...]) -> str:
+    return (
+        f"site {info.name!r} has shape {info.full_shape}"
+        f"{_plate_text(info)}, but the value has shape {info.sizes + tuple(shape)}:\n{at(info.source)}\n"
+        "  Values are never broadcast. Reshape the data, or change the model."
+    )
+
+
+def _plate_text(info: SiteInfo) -> str:
+    names = [f"{name} ({size})" for name, size, _ in info.plates]
+    return f" (plates {', '.join(names)})" if names else ""
+
+
+def _factor(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, role: str | None) -> Array:
+    factor = d.log_prob(value)
+    expected = tuple(d.batch_shape)
+    if factor.shape != expected:
+        raise ModelError(
+            f"site {name!r}: the log density of {info.family} has shape {factor.shape}, not the batch shape "
+            f"{expected}:\n{at(info.source)}"
+        )
+    outside = frame.mask_all or (role == "observed" and info.support is None)
+    if outside:
+        # several families return a finite density outside of their support
+        factor = jnp.where(space.inside(d, value), factor, -jnp.inf)
+    if role == "observed" and frame.select is not None:
+        factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
+    return factor
+
+
+def factor(name: str, value: Array) -> None:
+    """Multiply the density by ``exp(value)``.
+
+    Args:
+        name: The factor's name, unique in the model.
+        value: Log weight, a scalar or an array (its sum counts).
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def tilted():
+        ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        ...     ppl.factor("tilt", 2.0 * x)
+        >>> round(float(tilted().log_prob({"x": 0.0})), 4)
+        -0.9189
+    """
+    frame = current("factor")
+    name = frame.scope + name
+    value = jnp.asarray(value)
+    value = value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(jnp.result_type(float))
+    info = SiteInfo(
+        name, "factor", value.shape, value.ndim, value.dtype, frame.plates, None, user_line(), branches=frame.branches
+    )
+    frame.register(info)
+    if frame.select is not None:
+        value = jnp.where(frame.select, value, jnp.zeros_like(value))
+    frame.put("factor", name, value)
+
+
+def record(name: str, value: Array, dims: Any = None) -> Array:
+    """Keep a deterministic quantity under a name; it appears in the posterior beside the latent sites.
+
+    Args:
+        name: The record's name, unique in the model.
+        value: The quantity.
+        dims: Names of the axes of ``value``.
+
+    Returns:
+        ``value`` as an array.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def scaled():
+        ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        ...     ppl.record("twice", 2.0 * x)
+        >>> draw = scaled().sample(0)
+        >>> bool(draw["twice"] == 2 * draw["x"])
+        True
+    """
+    frame = current("record")
+    name = frame.scope + name
+    value = jnp.asarray(value)
+    source = user_line()
+    axes = _axes(name, dims, value.ndim, source)
+    frame.register(
+        SiteInfo(
+            name, "record", value.shape, 0, value.dtype, frame.plates, axes, source, branches=frame.branches
+        )
+    )
+    frame.put("value", name, value)
+    return value
