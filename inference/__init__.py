@@ -1,0 +1,45 @@
+"""Inference engines, the driver that runs them, and labelled results.
+
+Names are imported when they are first used, so that a program that never infers never pays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import adapt, calibration, mcmc
+    from .drive import infer
+    from .mode import laplace
+    from .results import Fit
+    from .storage import load
+    from .until import ess
+
+_HOMES = {
+    "infer": "drive",
+    "Fit": "results",
+    "ess": "until",
+    "load": "storage",
+    "laplace": "mode",
+    "mcmc": None,
+    "adapt": None,
+    "calibration": None,
+}
+
+__all__ = ["Fit", "adapt", "calibration", "ess", "infer", "laplace", "load", "mcmc"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    module = importlib.import_module(f"{__name__}.{home or name}")
+    value = module if home is None else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

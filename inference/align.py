@@ -1,0 +1,168 @@
+"""Match the latent sites of a new program with the draws of a fit, by name, shape and label.
+
+A site whose labels are those of the fit takes its draws as they are. Along a plate whose labels differ, known
+labels take their draws and new labels are drawn from the population: given its parents, an element of a plate
+is independent of the others, so both can stand side by side. Everything else is refused: a wrong guess
+here would return the prior under the name of the posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .summary import nearest
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a fit knows: draws of latent sites, and the meaning of their axes.
+
+    Attributes:
+        draws: Latent sites, shape (chains, draws, ...).
+        dims: Names of a site's axes.
+        coords: Labels by dim, for labelled dims only.
+        observed: Names of the sites that were conditioned on.
+    """
+
+    draws: dict[str, np.ndarray]
+    dims: dict[str, tuple[str, ...]]
+    coords: dict[str, np.ndarray]
+    observed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the elements of a site come from.
+
+    Attributes:
+        index: For every axis, the place in the fit of each new element, -1 where it has none.
+    """
+
+    index: tuple[np.ndarray, ...]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """True where an element takes the fit's draws."""
+        known = np.ones((), bool)
+        for axis in self.index:
+            known = known[..., None] & (axis >= 0)
+        return known
+
+    def take(self, draws: np.ndarray) -> np.ndarray:
+        """Draws of shape (rows, ...) in the new places; what stands at new elements has no meaning."""
+        for axis, index in enumerate(self.index):
+            draws = np.take(draws, np.maximum(index, 0), axis=axis + 1)
+        return draws
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a new program takes its latent sites.
+
+    Attributes:
+        whole: Sites that take the fit's draws as they are.
+        partial: Sites that take some of their elements from the fit.
+        new: Sites that are drawn.
+        notes: What has to be said about it.
+    """
+
+    whole: tuple[str, ...]
+    partial: dict[str, Places]
+    new: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def match(known: Known, program: Any) -> Match:
+    """Match every latent site of an unconditioned program.
+
+    Raises:
+        ppl.ModelError: If a site can neither take draws nor be drawn honestly.
+    """
+    whole, partial, new, notes = [], {}, [], []
+    labels, infos = program.coords, program.learned()
+    for name, site in program.sites.items():
+        if site.kind != "latent" or name in known.observed:
+            continue
+        if name not in known.draws:
+            _new_site(name, site, known, labels)
+            new.append(name)
+            notes.append(f"'{name}' has no posterior draws: it is drawn from its prior given the rest")
+            continue
+        places, unseen = _places(name, site, infos[name], known, labels)
+        if places is None:
+            whole.append(name)
+            continue
+        partial[name] = places
+        if unseen:
+            told = ", ".join(map(str, unseen[:5])) + (
+                f", ... ({len(unseen)} in all)" if len(unseen) > 5 else ""
+            )
+            notes.append(f"'{name}' is drawn from its population for the new labels {told}")
+    return Match(tuple(whole), partial, tuple(new), tuple(notes))
+
+
+def _new_site(name: str, site: Any, known: Known, labels: dict[str, Any]) -> None:
+    """Allow a site without draws only where its plate has labels that the fit does not know."""
+    from ppl import ModelError
+
+    for plate in site.plates:
+        if plate in labels and not set(_texts(labels[plate])) <= set(_texts(known.coords.get(plate, ()))):
+            return
+    raise ModelError(
+        f"the fit has no draws of '{name}' ({site.source}){nearest(name, known.draws)}; it has "
+        f"{', '.join(known.draws)}. Prediction would draw '{name}' from its prior."
+    )
+
+
+def _places(
+    name: str, site: Any, info: Any, known: Known, labels: dict[str, Any]
+) -> tuple[Places | None, list]:
+    """Places of a site's elements in the fit, None where they are the fit's own; and the unseen labels."""
+    from ppl import ModelError
+
+    shape = known.draws[name].shape[2:]
+    dims = known.dims.get(name, ())
+    if len(shape) != len(site.shape):
+        raise ModelError(
+            f"'{name}' has shape {site.shape} in the new program and {shape} in the fit ({site.source})"
+        )
+    index, unseen, same = [], [], True
+    for axis, (dim, size) in enumerate(zip(site.dims, site.shape, strict=True)):
+        old = known.coords.get(dims[axis]) if axis < len(dims) else None
+        new = labels.get(dim)
+        if old is None or new is None:
+            if size != shape[axis]:
+                raise ModelError(
+                    f"'{name}' has shape {site.shape} in the new program and {shape} in the fit, and no labels tell which "
+                    f"elements are the same ({site.source}). Give the plate labels, in both programs: "
+                    f"ppl.plate('{dim}', ..., coords=labels)."
+                )
+            index.append(np.arange(size))
+            continue
+        position = {label: i for i, label in enumerate(_texts(old))}
+        places = np.array([position.get(label, -1) for label in _texts(new)])
+        if not np.array_equal(places, np.arange(len(old))):
+            same = False
+            _independent(name, site, info, axis)
+        unseen += [label for label, place in zip(_texts(new), places, strict=True) if place < 0]
+        index.append(places)
+    return (None if same else Places(tuple(index))), unseen
+
+
+def _independent(name: str, site: Any, info: Any, axis: int) -> None:
+    """Refuse to rearrange an axis along which the elements depend on each other."""
+    from ppl import ModelError
+
+    if axis >= len(info.plates) or info.plates[axis][2] != "plate":
+        raise ModelError(
+            f"'{name}' has other labels than the fit along '{site.dims[axis]}', whose elements are not independent "
+            f"of each other ({site.source}): neither leaving out nor adding some is a prediction of this program."
+        )
+
+
+def _texts(labels: Any) -> list[Any]:
+    """Labels as plain Python values, whatever array type they came in."""
+    return np.asarray(labels).tolist()

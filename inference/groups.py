@@ -1,0 +1,127 @@
+"""The groups of a fit as plain arrays: what is in each, and how it is computed.
+
+Light groups are at hand or cost one evaluation per draw. Heavy groups (pointwise log likelihood, log prior,
+predictive and prior draws) are computed when somebody reads them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from .chunks import over_draws, shapes_of
+
+LIGHT = ("posterior", "sample_stats", "unconstrained_posterior", "observed_data", "constant_data")
+"""Groups that are arrays from the start."""
+
+HEAVY = (
+    "log_likelihood",
+    "log_prior",
+    "posterior_predictive",
+    "prior",
+    "prior_predictive",
+    "warmup_posterior",
+    "warmup_sample_stats",
+)
+"""Groups that are computed when they are read."""
+
+PRIOR_DRAWS = 1000
+"""Draws in the groups ``prior`` and ``prior_predictive``."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def shapes(fit: Any, group: str) -> Mapping[str, Any]:
+    """Shapes and dtypes of a heavy group, with the axes (chain, draw); empty where the fit has no such group."""
+    chains, draws = fit.draws.positions.shape[:2]
+    if group == "warmup_sample_stats":
+        return {name: np.asarray(value) for name, value in fit.draws.warmup_stats.items()}
+    if group == "warmup_posterior":
+        if fit.draws.warmup_positions is None:
+            return {}
+        leading, inner = fit.draws.warmup_positions.shape[:2], _inner(fit, "generated")
+    elif group in ("log_likelihood", "log_prior"):
+        leading, inner = (chains, draws), _inner(fit, _METHODS[group])
+    elif fit.program is None:
+        return {}
+    else:
+        leading = (chains, draws) if group == "posterior_predictive" else (1, PRIOR_DRAWS)
+        inner = _simulated(fit, group)
+    return {name: jax.ShapeDtypeStruct(leading + tuple(x.shape), x.dtype) for name, x in inner.items()}
+
+
+def compute(fit: Any, group: str) -> Arrays:
+    """The arrays of a heavy group."""
+    if group == "warmup_sample_stats":
+        return dict(fit.draws.warmup_stats)
+    if group == "warmup_posterior":
+        return generated(fit, fit.draws.warmup_positions)
+    if group in ("log_likelihood", "log_prior"):
+        return over_draws(fit.density, _METHODS[group], fit.draws.positions)
+    from .predict import draw_prior, replicate
+
+    if group == "posterior_predictive":
+        return replicate(fit, seed=0)
+    names = set(_simulated(fit, group))
+    return {name: value for name, value in draw_prior(fit, PRIOR_DRAWS, seed=0).items() if name in names}
+
+
+def generated(fit: Any, positions: np.ndarray) -> Arrays:
+    """Latent sites and records at positions of shape (chains, draws, dim)."""
+    if not hasattr(fit.density, "generated"):
+        return {"z": positions}
+    return over_draws(fit.density, "generated", positions)
+
+
+def observed(program: Any) -> Arrays:
+    """The data of every observed site."""
+    if program is None:
+        return {}
+    return {
+        name: np.asarray(value)
+        for name, value in program.conditions.items()
+        if program.sites[name].kind == "observed"
+    }
+
+
+def constants(program: Any) -> Arrays:
+    """The array arguments of the model by parameter name, and what ``do`` has fixed."""
+    if program is None:
+        return {}
+    bound = inspect.signature(program.model).bind(*program.args, **program.kwargs)
+    found: Arrays = {}
+    for name, value in bound.arguments.items():
+        if isinstance(value, bool | int | float | str) or value is None or callable(value):
+            continue
+        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+            label = name + "".join(f"/{_key(entry)}" for entry in path)
+            if isinstance(leaf, np.ndarray | jax.Array):
+                found[label] = np.asarray(leaf)
+    return found
+
+
+_METHODS = {"log_likelihood": "pointwise", "log_prior": "log_prior", "generated": "generated"}
+
+
+def _inner(fit: Any, method: str) -> Mapping[str, Any]:
+    return shapes_of(fit.density, method) if hasattr(fit.density, method) else {}
+
+
+def _simulated(fit: Any, group: str) -> Mapping[str, Any]:
+    from .predict import simulated_shapes
+
+    kinds = {name: site.kind for name, site in fit.program.sites.items()}
+    wanted = ("latent", "record") if group == "prior" else ("observed",)
+    every = simulated_shapes(fit, clamped=group == "posterior_predictive")
+    return {name: shape for name, shape in every.items() if kinds.get(name) in wanted}
+
+
+def _key(entry: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)

@@ -1,0 +1,191 @@
+"""``Fit``: the labelled result of a run.
+
+A fit holds the unconstrained draws, the density they belong to and the program behind it. Everything else
+is derived when it is asked for: constrained values with names, dims and coordinates, predictive draws,
+pointwise log likelihoods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import groups
+from . import precision as floats
+from .core import Draws
+from .groups import Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Draws with names.
+
+    Attributes:
+        program: The program, or None for a bare log density or a fit loaded without it.
+        density: The log density of the draws, or None likewise.
+        draws: The raw unconstrained draws and statistics (no xarray needed).
+        manifest: Facts about the run: versions, seed, options, plan, timings.
+        notes: What the run has to say about how it ended.
+        stored: Groups read from a file, by name.
+
+    Example:
+        >>> from ppl.inference import infer
+        >>> fit = infer(lambda z: -0.5 * (z**2).sum(), init=np.zeros(1), progress=False)
+        >>> fit.values["z"].shape[2]
+        1
+    """
+
+    program: Any
+    density: Any
+    draws: Draws
+    manifest: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    stored: dict[str, Any] = field(default_factory=dict)
+    _groups: dict[str, Arrays] = field(default_factory=dict)
+    _datasets: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def values(self) -> Arrays:
+        """Latent sites and records by name, shape (chains, draws, ...), as NumPy arrays."""
+        if "posterior" in self.stored:
+            return {name: value.values for name, value in self.stored["posterior"].data_vars.items()}
+        with self._context():
+            return groups.generated(self, self.draws.positions)
+
+    @cached_property
+    def data(self) -> Any:
+        """All groups as an ``xarray.DataTree``; heavy groups are computed when they are read."""
+        from .export import tree
+
+        return tree(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """A group by name (``fit.posterior``, ``fit.log_likelihood``, ...), as an ``xarray.Dataset``."""
+        if name not in groups.LIGHT + groups.HEAVY:
+            raise AttributeError(f"Fit has no attribute {name!r}")
+        data = self.dataset(name)
+        if not data.data_vars:
+            why = "" if self.program is not None else "; the program is not known: load(path, program=...)"
+            raise AttributeError(f"this fit has no group {name!r}{why}")
+        return data
+
+    def __dir__(self) -> Iterable[str]:
+        """Attributes, groups included."""
+        return [*super().__dir__(), *groups.LIGHT, *groups.HEAVY]
+
+    def dataset(self, name: str) -> Any:
+        """A group as an ``xarray.Dataset``, empty where the fit has no such group."""
+        if name not in self._datasets:
+            from .export import dataset
+
+            with self._context():
+                self._datasets[name] = dataset(self, name)
+        return self._datasets[name]
+
+    def group(self, name: str) -> Arrays:
+        """The arrays of a heavy group, computed once."""
+        if name not in self._groups:
+            with self._context():
+                self._groups[name] = groups.compute(self, name)
+        return self._groups[name]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the unconstrained coordinates."""
+        labels = getattr(self.density, "labels", None)
+        return (
+            list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.positions.shape[2])]
+        )
+
+    @property
+    def divergences(self) -> int:
+        """Number of divergent transitions among the draws."""
+        return int(np.sum(self.draws.stats.get("diverging", 0)))
+
+    def warnings(self) -> list[str]:
+        """Why these draws may not be trusted, in words; empty if nothing is known against them."""
+        from . import diagnostics
+
+        found = list(self.notes)
+        if self.divergences:
+            share = self.divergences / self.draws.positions[..., 0].size
+            found.append(
+                f"{self.divergences} divergent transitions ({share:.1%}): the draws miss part of the posterior"
+            )
+        with np.errstate(all="ignore"):
+            rhat = np.asarray(diagnostics.rhat(self.draws.positions))
+        worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
+        if not rhat[worst] <= 1.01:
+            found.append(
+                f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer"
+            )
+        return found
+
+    def summary(self, names: Iterable[str] | None = None) -> Any:
+        """Mean, spread, quantiles, effective sample sizes and R-hat of every quantity.
+
+        Args:
+            names: Only these sites.
+        """
+        from .summary import summarize
+
+        return summarize(self, names)
+
+    def predict(self, program: Any = None, names: Iterable[str] | None = None, seed: int = 0) -> Any:
+        """Posterior predictive draws, as an ``xarray.Dataset``.
+
+        Args:
+            program: The model with new inputs (or a ``do``); None replicates the data. Its conditions do not count.
+            names: Sites to return; by default what is not simply a posterior draw.
+            seed: Determines the draws.
+
+        Raises:
+            ppl.ModelError: If the program's latent sites do not match the posterior's.
+        """
+        from .predict import predict
+
+        with self._context():
+            return predict(self, program, names, seed)
+
+    def to_arviz(self) -> Any:
+        """All groups, in the form of the installed ArviZ."""
+        from .export import to_arviz
+
+        return to_arviz(self)
+
+    def to_dataframe(self) -> Any:
+        """One row per draw: chain, draw, every quantity by its label, every statistic."""
+        from .summary import dataframe
+
+        return dataframe(self)
+
+    def save(self, path: Any, groups: Iterable[str] | str | None = None) -> None:
+        """Write the fit to a Zarr directory.
+
+        Args:
+            path: A directory that does not exist.
+            groups: Heavy groups to compute and write too, or ``"all"``; by default those that were read.
+        """
+        from .storage import save
+
+        save(self, path, groups)
+
+    def __repr__(self) -> str:
+        """Sites, size and trouble in a few words."""
+        chains, draws = self.draws.positions.shape[:2]
+        names = list(self.stored["posterior"].data_vars) if "posterior" in self.stored else _names(self)
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        return (
+            f"<Fit of {shown}: {chains} chains x {draws} draws" + "".join(f"; {n}" for n in self.notes) + ">"
+        )
+
+    def _context(self) -> Any:
+        return floats.context(self.manifest.get("precision", "float64"))
+
+
+def _names(fit: Fit) -> list[str]:
+    return list(getattr(fit.density, "layout", None) or ["z"])

@@ -1,0 +1,128 @@
+"""What a user hands to ``infer``, as a density that an engine understands.
+
+A program is checked against its data and compiled. A plain function of a flat vector, or any object that
+is already a log density with a ``dim``, passes through; its variable is then called ``z``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .core import as_density, host_rng
+
+_JITTER = 77
+"""Purpose of the random numbers that spread the chains around one starting point."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A target of inference.
+
+    Attributes:
+        program: The program, or None for a bare log density.
+        density: Log density over flat unconstrained vectors.
+        dim: Length of those vectors.
+    """
+
+    program: Any
+    density: Any
+    dim: int
+
+
+def is_program(target: Any) -> bool:
+    """Whether a target is a program of the language (and not a bare log density)."""
+    return hasattr(target, "sites") and hasattr(target, "condition")
+
+
+def make_subject(target: Any, init: Any = None) -> Subject:
+    """Check and compile a target.
+
+    Raises:
+        ppl.ModelError: If the program has nothing to infer, or a discrete latent site.
+        TypeError: If the target is neither a program nor a log density of known dimension.
+    """
+    if is_program(target):
+        import ppl
+
+        _refuse(target)
+        density = ppl.compile(target)
+        return Subject(target, density, int(density.dim))
+    if not callable(target):
+        raise TypeError(
+            f"infer takes a program or a log density, not {type(target).__name__}; call the model first"
+        )
+    if hasattr(target, "condition") or _is_model(target):
+        raise TypeError("infer takes a program: call the model with its arguments, model(...).condition(...)")
+    dim = getattr(target, "dim", None)
+    if dim is None:
+        if init is None:
+            raise TypeError("a plain log density needs init=, an array of shape (dim,) or (chains, dim)")
+        dim = np.shape(init)[-1]
+    return Subject(None, as_density(target, int(dim)), int(dim))
+
+
+def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.ndarray | None:
+    """Starting positions of shape (chains, dim), or None where the engine finds its own.
+
+    One point is spread a little per chain: chains that start at one point make R-hat blind.
+    """
+    if init is None:
+        return None
+    if isinstance(init, Mapping):
+        init = _unconstrain(subject, init)
+    init = np.asarray(init, dtype=float)
+    if init.ndim not in (1, 2) or init.shape[-1] != subject.dim:
+        raise ValueError(f"init has shape {init.shape}, not ({subject.dim},) or (chains, {subject.dim})")
+    if init.ndim == 1:
+        noise = host_rng(seed, _JITTER).normal(size=(chains or 1, subject.dim))
+        return init + 0.1 * (1 + np.abs(init)) * noise
+    if chains is not None and init.shape[0] != chains:
+        raise ValueError(f"init has {init.shape[0]} rows for {chains} chains")
+    return init
+
+
+def _unconstrain(subject: Subject, values: Mapping[str, Any]) -> Any:
+    import ppl
+
+    if subject.program is None:
+        raise TypeError("init= is an array for a plain log density")
+    latents = set(subject.density.layout)
+    if set(values) != latents:
+        missing, unknown = sorted(latents - set(values)), sorted(set(values) - latents)
+        raise ppl.ModelError(f"init= must give every latent site: missing {missing}, unknown {unknown}")
+    return subject.density.unconstrain(dict(values))
+
+
+def _refuse(program: Any) -> None:
+    import ppl
+
+    latents = [site for site in program.sites.values() if site.kind == "latent"]
+    if not latents:
+        raise ppl.ModelError(
+            f"{_name(program)} has no latent site: there is nothing to infer. "
+            "To draw from it use program.sample(seed)."
+        )
+    for site in latents:
+        if site.discrete:
+            raise ppl.ModelError(
+                f"site '{site.name}' is discrete ({site.source}), and gradient-based samplers move through continuous "
+                "space only. Sum it out of the model (for a mixture: a mixture distribution), or observe it with "
+                f"condition({site.name}=...)."
+            )
+
+
+def _is_model(target: Any) -> bool:
+    import ppl
+
+    model = getattr(ppl, "Model", None)
+    return isinstance(model, type) and isinstance(target, model)
+
+
+def _name(program: Any) -> str:
+    return (
+        f"program '{getattr(program.model, '__name__', None) or getattr(program.model, 'name', 'program')}'"
+    )

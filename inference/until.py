@@ -1,0 +1,117 @@
+"""Stopping rules: sample until the draws are good enough.
+
+A rule looks at all sampling draws so far, on the unconstrained scale, and says whether they suffice.
+``ess(n)`` asks that the bulk and the tail effective sample size of every coordinate reach n and that the
+rank-normalised R-hat is at most 1.01. Rules combine with ``&`` and ``|``; any function of the draws joins.
+
+Reference: Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
+localization: an improved R-hat. Bayesian Analysis 16(2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a rule is met, and the numbers that say so."""
+
+    met: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A predicate on draws of shape (chains, draws, dim).
+
+    Attributes:
+        name: What the rule asks for, in words.
+        judge: Function from the draws to a :class:`Verdict`.
+
+    Example:
+        >>> enough = Rule("100 draws", lambda z: Verdict(z.shape[1] >= 100, f"{z.shape[1]} draws"))
+        >>> (enough | ess(50))(np.zeros((2, 100, 1))).met
+        True
+    """
+
+    name: str
+    judge: Callable[[np.ndarray], Verdict]
+
+    def __call__(self, positions: np.ndarray) -> Verdict:
+        """Judge the draws."""
+        return self.judge(positions)
+
+    def __and__(self, other: Any) -> Rule:
+        """Both rules."""
+        return _join(self, as_rule(other), "and", all)
+
+    def __or__(self, other: Any) -> Rule:
+        """Either rule."""
+        return _join(self, as_rule(other), "or", any)
+
+
+def ess(n: float, rhat: float = 1.01) -> Rule:
+    """Stop when every coordinate has ``n`` effective draws, in bulk and tails, and R-hat is small.
+
+    Args:
+        n: Least bulk and tail effective sample size.
+        rhat: Greatest rank-normalised R-hat; ``float("inf")`` leaves it out.
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(4, 500, 2))
+        >>> ess(400)(z).met, ess(40_000)(z).met
+        (True, False)
+    """
+    if not n > 0:
+        raise ValueError(f"ess(n) needs n > 0, not {n!r}")
+
+    def judge(positions: np.ndarray) -> Verdict:
+        from . import diagnostics
+
+        if positions.shape[1] < 4:
+            return Verdict(False, f"{positions.shape[1]} draws per chain")
+        least = _least(diagnostics.ess_bulk(positions), diagnostics.ess_tail(positions))
+        worst = _greatest(diagnostics.rhat_rank(positions))
+        met = least >= n and worst <= rhat
+        return Verdict(bool(met), f"least ESS {least:.0f}, largest R-hat {worst:.3f}")
+
+    wanted = f"ESS >= {n:g}" + (f" and R-hat <= {rhat:g}" if np.isfinite(rhat) else "")
+    return Rule(wanted, judge)
+
+
+def as_rule(rule: Any) -> Rule:
+    """Make a rule of a function of the draws that returns a truth value.
+
+    Example:
+        >>> as_rule(lambda z: z.shape[0] > 1)(np.zeros((2, 3, 1))).met
+        True
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if not callable(rule):
+        raise TypeError(f"until= takes a rule such as ess(400) or a function of the draws, not {rule!r}")
+    name = getattr(rule, "__name__", "rule")
+    return Rule(name, lambda positions: Verdict(bool(rule(positions)), name))
+
+
+def _join(a: Rule, b: Rule, word: str, combine: Callable[..., bool]) -> Rule:
+    def judge(positions: np.ndarray) -> Verdict:
+        first, second = a(positions), b(positions)
+        return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}")
+
+    return Rule(f"({a.name}) {word} ({b.name})", judge)
+
+
+def _least(*values: np.ndarray) -> float:
+    # A coordinate that never moves has no effective sample size (NaN): it must not count as enough.
+    smallest = min(float(np.min(np.nan_to_num(np.asarray(v), nan=0.0))) for v in values)
+    return smallest
+
+
+def _greatest(value: np.ndarray) -> float:
+    return float(np.max(np.nan_to_num(np.asarray(value), nan=np.inf)))
