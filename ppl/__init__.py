@@ -17,7 +17,8 @@ from . import distributions as dist
 from ._cache import enable_compilation_cache
 from .arguments import index
 from .check import check
-from .compile import Density, compile
+from .compile import compile
+from .density import Density
 from .errors import ImproperPrior, MissingSite, ModelError
 from .graph import Graph
 from .maps import branch, call, markov, plate, sample_tree

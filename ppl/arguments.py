@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .errors import ModelError, at, user_line
@@ -230,6 +229,6 @@ def index(values: Any) -> tuple[np.ndarray, np.ndarray]:
     return codes.astype(np.int32).reshape(np.shape(values)), labels
 
 
-def default_dtype() -> Any:
-    """The float type in force."""
-    return jnp.result_type(float)
+def abstract(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array as JAX will see it."""
+    return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.result_type(x)))

@@ -7,6 +7,7 @@ site's factor, support and parameters kept, and the gradient of each factor, and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import as_array
-from .errors import ModelError, at, user_line
+from .errors import ImproperPrior, ModelError, at, user_line
 from .trace import SiteInfo
 
 Array = Any
@@ -99,18 +100,18 @@ def _show(x: Any) -> str:
 
 def describe(support: Any) -> str:
     """A support in words."""
-    text = str(support).strip()
-    known = {
-        "IntegerNonnegative()": "the integers 0, 1, 2, ...",
-        "IntegerGreaterThan(lower_bound=0)": "the integers 0, 1, 2, ...",
-        "Positive(lower_bound=0.0)": "the positive numbers",
-        "Positive()": "the positive numbers",
-        "Boolean()": "{0, 1}",
-        "Simplex()": "the simplex (non-negative, summing to one)",
-        "UnitInterval(lower_bound=0.0, upper_bound=1.0)": "[0, 1]",
-        "UnitInterval()": "[0, 1]",
+    name = type(support).__name__.strip("_")
+    words = {
+        "IntegerNonnegative": "the integers 0, 1, 2, ...",
+        "IntegerPositive": "the integers 1, 2, 3, ...",
+        "Positive": "the positive numbers",
+        "Nonnegative": "the non-negative numbers",
+        "Boolean": "{0, 1}",
+        "Simplex": "the simplex (non-negative, summing to one)",
+        "UnitInterval": "[0, 1]",
+        "OpenInterval": "an open interval",
     }
-    return known.get(text, text)
+    return words.get(name, str(support).strip())
 
 
 # ---------------------------------------------------------------------------------------------- at a position
@@ -204,15 +205,28 @@ def _check_parameters(program: Any, info: SiteInfo, parameters: dict, kept: dict
         )
 
 
+def _guilty(density: Any, position: Array) -> list[str]:
+    """Sites whose own log factor has a gradient that is not finite; each alone, since 0 * nan is nan."""
+    found = []
+    for name in density.compiled.factor_names:
+        gradient = jax.jit(jax.grad(partial(_one, name=name), argnums=1))(density, position)
+        if not np.all(np.isfinite(np.asarray(gradient))):
+            found.append(name)
+    return found
+
+
+def _one(density: Any, z: Array, name: str) -> Array:
+    return jnp.sum(density.factor(name, z))
+
+
 def _check_gradient(program: Any, density: Any, z: np.ndarray, learned: Mapping[str, SiteInfo]) -> None:
     position = jnp.asarray(z, jnp.result_type(float))
-    gradient = np.asarray(jax.jit(jax.grad(lambda d, z: d(z)))(density, position))
+    gradient = np.asarray(jax.jit(jax.grad(lambda d, z: d(z), argnums=1))(density, position))
     bad = ~np.isfinite(gradient)
     if not bad.any():
         return
     label = density.labels[_first(bad)[0]]
-    jacobian = jax.jit(jax.jacrev(lambda d, z: {k: jnp.sum(v) for k, v in d.factors(z).items()}))(density, position)
-    guilty = [name for name, row in jacobian.items() if not np.all(np.isfinite(np.asarray(row)))]
+    guilty = _guilty(density, position)
     name = guilty[0] if guilty else label.split("[")[0]
     info = learned[name]
     raise ModelError(
@@ -221,3 +235,26 @@ def _check_gradient(program: Any, density: Any, z: np.ndarray, learned: Mapping[
         "  Look for a square root, a norm or a logarithm at zero, also inside the side of jnp.where that is not "
         "taken: choose a safe argument first, jnp.sqrt(jnp.where(x > 0, x, 1.0))."
     )
+
+
+# ---------------------------------------------------------------------------------------------- simulation
+
+
+def check_simulable(program: Any) -> None:
+    """Raise when simulation would not follow the model's density."""
+    learned = program.learned()
+    graph = None
+    for name, info in learned.items():
+        if info.improper and program.role(name) == "latent":
+            raise ImproperPrior(
+                f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n"
+                f"{at(info.source)}\n  Give it a proper prior, or fix it with program.do or program.condition."
+            )
+        if info.kind == "factor":
+            graph = graph or program.graph()
+            if any(program.role(p) == "latent" for p in graph.parents[name]):
+                raise ModelError(
+                    f"factor {name!r} reads {', '.join(sorted(graph.parents[name]))}; simulating through it "
+                    f"would ignore it and draw from another model:\n{at(info.source)}\n"
+                    "  Write the term as a site, ppl.sample(name, distribution), and condition on it."
+                )

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -19,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _jax, arguments, space
-from .errors import ModelError, at, suggest
+from .density import Density, Labels
+from .errors import ModelError, at
 from .passes.hoist import Hoisted, hoist
 from .program import Program
-from .trace import SiteInfo
 
 Array = Any
 
@@ -60,9 +59,8 @@ class Compiled:
 
     def find(self, *channels: str, sites: Any = None) -> list[int]:
         """Indices of the outputs in some channels, of some sites or of all."""
-        return [
-            i for i, (channel, name) in enumerate(self.names) if channel in channels and (sites is None or name in sites)
-        ]
+        labels = enumerate(self.names)
+        return [i for i, (channel, name) in labels if channel in channels and (sites is None or name in sites)]
 
     def evaluate(self, outputs: Sequence[int], data: Sequence[Array], z: Array) -> dict[tuple[str, str], Array]:
         """Selected outputs at a flat position."""
@@ -74,6 +72,11 @@ class Compiled:
     def terms(self) -> list[int]:
         """Outputs whose sum is the log density."""
         return self.find("factor", "logdet")
+
+    @property
+    def factor_names(self) -> list[str]:
+        """Sites that have a log factor."""
+        return [name for channel, name in self.names if channel == "factor"]
 
     @cached_property
     def hoisted(self) -> Hoisted:
@@ -97,20 +100,7 @@ class Compiled:
         data = tuple(_on_device(x) for x in data)
         plan = self.hoisted
         head = () if plan.before is None else tuple(plan.before(*data))
-        return Density(self, data, (*head, *(data[i] for i in plan.used)), program and _Labels(program))
-
-
-class _Labels:
-    """Labels beside a density, ignored by JAX when it compares densities."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Labels)
-
-    def __hash__(self) -> int:
-        return 0
+        return Density(self, data, (*head, *(data[i] for i in plan.used)), program and Labels(program))
 
 
 def _on_device(x: Any) -> Any:
@@ -118,253 +108,6 @@ def _on_device(x: Any) -> Any:
         return x
     x = np.asarray(x)
     return jax.device_put(x.astype(jax.dtypes.canonicalize_dtype(x.dtype)))
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["data", "residuals"], meta_fields=["compiled", "labelling"])
-@dataclass(frozen=True, eq=False)
-class Density:
-    """A log density over the flat unconstrained vector of a program's latent sites; a pytree of its data.
-
-    Calling it gives log p(x, y) + log |det dx/dz| at x = T(z). All methods can be traced, and a density is meant
-    to be an *argument* of compiled functions: new data of equal shapes then never compile.
-
-    Attributes:
-        compiled: The traced model.
-        data: The program's arrays and the fixed sites' values.
-        residuals: What the log density needs of them.
-    """
-
-    compiled: Compiled
-    data: tuple[Array, ...]
-    residuals: tuple[Array, ...]
-    labelling: Any = None
-
-    def __call__(self, z: Array) -> Array:
-        """Log density at ``z`` of shape (dim,), log-determinants included."""
-        if _concrete(z, self.residuals):
-            return _log_density(self, z)
-        return self._log_density(z)
-
-    def _log_density(self, z: Array) -> Array:
-        pieces = space.split(z, self.compiled.slots)
-        return _total(self.compiled.hoisted.after.run(*self.residuals, *pieces.values()), z.dtype)
-
-    @property
-    def dim(self) -> int:
-        """Length of the unconstrained vector."""
-        return self.compiled.dim
-
-    @property
-    def layout(self) -> dict[str, space.Slot]:
-        """Places of the latent sites in the unconstrained vector."""
-        return self.compiled.slots
-
-    @property
-    def work(self) -> int:
-        """Array elements computed by one evaluation; a deterministic measure of cost."""
-        return self.compiled.work
-
-    @property
-    def program(self) -> Program:
-        """The program, with this density's labels."""
-        return self.labelling.program if self.labelling is not None else self.compiled.program
-
-    @property
-    def labels(self) -> list[str]:
-        """A name for every entry of the unconstrained vector, such as ``theta[3]``."""
-        names: list[str] = []
-        for name, slot in self.layout.items():
-            if slot.shape == ():
-                names.append(name)
-            else:
-                names.extend(f"{name}[{', '.join(map(str, place))}]" for place in np.ndindex(*slot.shape))
-        return names
-
-    def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
-        outputs = tuple(self.compiled.find(*channels, sites=names))
-        if _concrete(z, self.data):
-            return _outputs(self, z, outputs)
-        return self._outputs(z, outputs)
-
-    def _outputs(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
-        return {name: value for (_, name), value in self.compiled.evaluate(outputs, self.data, z).items()}
-
-    def constrain(self, z: Array) -> dict[str, Array]:
-        """Values of the latent sites."""
-        return self._channel(z, ["value"], set(self.layout))
-
-    def generated(self, z: Array) -> dict[str, Array]:
-        """Values of the latent sites and of the records."""
-        sites = self.compiled.sites
-        wanted = {n for n, info in sites.items() if info.kind == "record"} | set(self.layout)
-        return self._channel(z, ["value"], wanted)
-
-    def factors(self, z: Array) -> dict[str, Array]:
-        """Log factor of every site, without log-determinants."""
-        return self._channel(z, ["factor"])
-
-    def pointwise(self, z: Array) -> dict[str, Array]:
-        """Log factors of the observed sites, each of the shape of its plates and batch."""
-        return self._channel(z, ["factor"], set(self.compiled.observed))
-
-    def log_prior(self, z: Array) -> dict[str, Array]:
-        """Log prior of each latent site, summed over its elements, without log-determinant."""
-        return {name: jnp.sum(value) for name, value in self._channel(z, ["factor"], set(self.layout)).items()}
-
-    def unconstrain(self, values: dict[str, Array]) -> Array:
-        """The flat vector at which the latent sites have the given values; inverse of ``constrain``."""
-        program, fixed = self._play_inputs()
-        missing = [n for n in self.layout if n not in values]
-        if missing:
-            raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(missing)}")
-        given = {**fixed, **{n: jnp.asarray(values[n]) for n in self.layout}}
-        settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
-        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
-
-    def prior(self, key: Array) -> Array:
-        """A draw of the latent sites from the prior, unconstrained.
-
-        Raises:
-            ImproperPrior: A prior cannot be sampled.
-        """
-        program, fixed = self._play_inputs()
-        settings = {"given": fixed, "known": self.compiled.sites, "key": key, "keep": ("free",)}
-        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
-
-    def diagnose(self, z: Array) -> dict[str, Any]:
-        """Values, factors, supports and parameters of all sites, for ``ppl.check``."""
-        return _diagnose(self, z)
-
-    def _arguments(self) -> list[Array]:
-        return list(self.data[: len(self.data) - len(self.compiled.fixed)])
-
-    def _play_inputs(self) -> tuple[Program, dict[str, Array]]:
-        fixed = self.data[len(self.data) - len(self.compiled.fixed) :]
-        return self.compiled.program, dict(zip(self.compiled.fixed, fixed, strict=True))
-
-    def split(self) -> tuple[Part, Part]:
-        """Log prior (with log-determinants) and log likelihood, as densities over the same vector."""
-        prior = self.compiled.find("factor", sites=set(self.layout)) + self.compiled.find("logdet")
-        rest = [i for i in self.compiled.terms if i not in set(prior)]
-        return Part(self, tuple(prior)), Part(self, tuple(rest))
-
-    def restrict(self, names: str | Sequence[str], z: Array) -> Restricted:
-        """Full conditional of some sites, the others held at ``z``: only the factors that read them.
-
-        Args:
-            names: One latent site or several.
-            z: Full position, shape (dim,).
-
-        Returns:
-            A density over the concatenated unconstrained values of ``names``.
-        """
-        chosen = (names,) if isinstance(names, str) else tuple(names)
-        unknown = [n for n in chosen if n not in self.layout]
-        if unknown:
-            raise ModelError(f"restrict: {unknown[0]!r} is not a latent site.{suggest(unknown[0], self.layout)}")
-        outputs = tuple(i for i in self.compiled.terms if self.compiled.reads[i] & set(chosen))
-        return Restricted(self, z, chosen, outputs)
-
-
-def _total(terms: Sequence[Array], dtype: Any) -> Array:
-    total = jnp.zeros((), dtype)
-    for term in terms:
-        total = total + jnp.sum(term).astype(dtype)
-    return total
-
-
-def _concrete(z: Any, arrays: Sequence[Any]) -> bool:
-    """Whether nothing is traced, so that a call is better compiled than run one operation at a time."""
-    return not any(isinstance(x, jax.core.Tracer) for x in (z, *arrays))
-
-
-def _float(z: Any) -> Array:
-    return jnp.asarray(z, jnp.result_type(float)) if not hasattr(z, "dtype") else jnp.asarray(z)
-
-
-@jax.jit
-def _log_density(density: Density, z: Array) -> Array:
-    return density._log_density(_float(z))
-
-
-@partial(jax.jit, static_argnums=2)
-def _outputs(density: Density, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
-    return density._outputs(_float(z), outputs)
-
-
-@jax.jit
-def _diagnose(density: Density, z: Array) -> dict[str, Any]:
-    program, fixed = density._play_inputs()
-    settings = {
-        "given": fixed,
-        "free": space.split(z, density.layout),
-        "known": density.compiled.sites,
-        "keep": ("value", "factor", "valid"),
-    }
-    frame = program.play(density._arguments(), **settings)[1]
-    return {channel: frame.out.get(channel, {}) for channel in ("value", "factor", "valid")}
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["density"], meta_fields=["outputs"])
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A sum of some of a density's terms, over the same vector."""
-
-    density: Density
-    outputs: tuple[int, ...]
-
-    def __call__(self, z: Array) -> Array:
-        """Sum of the chosen terms."""
-        compiled = self.density.compiled
-        return _total(list(compiled.evaluate(self.outputs, self.density.data, z).values()), z.dtype)
-
-    @property
-    def dim(self) -> int:
-        """Length of the unconstrained vector."""
-        return self.density.dim
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "outputs"])
-@dataclass(frozen=True, eq=False)
-class Restricted:
-    """A full conditional over the unconstrained values of some sites."""
-
-    density: Density
-    position: Array
-    names: tuple[str, ...]
-    outputs: tuple[int, ...]
-
-    @property
-    def slots(self) -> dict[str, space.Slot]:
-        """Places of the sites in the vector of this conditional."""
-        found, start = {}, 0
-        for name in self.names:
-            slot = self.density.layout[name]
-            stop = start + slot.stop - slot.start
-            found[name] = space.Slot(start, stop, slot.shape)
-            start = stop
-        return found
-
-    @property
-    def dim(self) -> int:
-        """Length of the vector of this conditional."""
-        return sum(self.density.layout[n].stop - self.density.layout[n].start for n in self.names)
-
-    def start(self) -> Array:
-        """The part of the full position that belongs to these sites."""
-        return jnp.concatenate([self.position[self.density.layout[n].start : self.density.layout[n].stop] for n in self.names])
-
-    def merge(self, x: Array) -> Array:
-        """The full position with these sites at ``x``."""
-        z = self.position
-        for name, slot in self.slots.items():
-            z = jax.lax.dynamic_update_slice(z, x[slot.start : slot.stop], (self.density.layout[name].start,))
-        return z
-
-    def __call__(self, x: Array) -> Array:
-        """Log density of the sites at ``x`` given the others, up to a constant."""
-        compiled = self.density.compiled
-        return _total(list(compiled.evaluate(self.outputs, self.density.data, self.merge(x)).values()), x.dtype)
 
 
 # ---------------------------------------------------------------------------------------------- the cache
@@ -404,14 +147,10 @@ def trace_program(program: Program) -> Compiled:
 
     dtype = jnp.result_type(float)
     free = [jax.ShapeDtypeStruct(slot.shape, dtype) for slot in slots.values()]
-    arrays = [_abstract(x) for x in (*program.arguments.data, *program.fixed.values())]
+    arrays = [arguments.abstract(x) for x in (*program.arguments.data, *program.fixed.values())]
     count = len(program.arguments.data)
     code, _ = _jax.trace(everything, arrays[:count], arrays[count:], free)
     return Compiled(program, code, list(names), slots)
-
-
-def _abstract(x: Any) -> Any:
-    return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.result_type(x)))
 
 
 def lookup(program: Program) -> Compiled:

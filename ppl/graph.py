@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import _jax
+from .arguments import abstract
 from .trace import TWIN, SiteInfo
 
 
@@ -120,7 +120,7 @@ def graph(program: Any) -> Graph:
         return [jnp.asarray(v) for _, v in pairs]
 
     values = [jax.ShapeDtypeStruct(learned[n].full_shape, learned[n].dtype) for n in inputs]
-    data = [jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.result_type(x))) for x in program.arguments.data]
+    data = [abstract(x) for x in program.arguments.data]
     code, _ = _jax.trace(score, data, values, values)
     count = len(data) + 2 * len(inputs)
     parents: dict[str, frozenset[str]] = {name: frozenset() for name in learned}

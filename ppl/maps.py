@@ -132,6 +132,7 @@ def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
 
 def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: str) -> Any:
     frame = current("plate")
+    name = frame.scope + name
     if len(arrays) == 1 and _is_size(arrays[0]):
         size, arrays = _size("plate", name, arrays[0], source), ()
     elif arrays:
@@ -204,6 +205,7 @@ def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = 
 
 def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> Any:
     frame = current("markov")
+    name = frame.scope + name
     if _is_size(xs):
         size = _size("markov", name, xs, source)
         xs = jnp.arange(size, dtype=jnp.int32)
@@ -308,7 +310,7 @@ def branch(name: str, pred: Array, f: Callable, g: Callable) -> Any:
 
 
 def call(scope: str, program: Any) -> Any:
-    """Run another program here, its sites named ``scope/site``, and return its value.
+    """Run another program here, its sites and plates named ``scope/name``, and return its value.
 
     What the program conditions or does stays so; the outer program may override it by the scoped name.
 
@@ -339,9 +341,9 @@ def call(scope: str, program: Any) -> Any:
     roles = {prefix + name: role for name, role in program.roles.items()}
     known = dict(frame.known)
     if fixed:
-        plates = frame.plates
         for name, info in program.learned().items():
-            known[prefix + name] = replace(info, name=prefix + name, plates=(*plates, *info.plates))
+            own = tuple((prefix + plate, size, kind) for plate, size, kind in info.plates)
+            known[prefix + name] = replace(info, name=prefix + name, plates=(*frame.plates, *own))
     nested = replace(
         frame,
         scope=prefix,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import arguments
-from .errors import ImproperPrior, MissingSite, ModelError, at, explained, suggest, user_line
+from .errors import MissingSite, ModelError, at, explained, suggest, user_line
 from .trace import Frame, SiteInfo, entered
 
 Array = Any
@@ -405,24 +405,7 @@ class Program:
             ModelError: A ``factor`` would be ignored, so that another model would be simulated.
             ImproperPrior: A prior cannot be sampled.
         """
-        self.check_simulable()
-        return self._simulation("values", {}, seed)
+        from .check import check_simulable
 
-    def check_simulable(self) -> None:
-        """Raise when simulation would not follow the model's density."""
-        learned = self.learned()
-        graph = None
-        for name, info in learned.items():
-            if info.improper and self.role(name) == "latent":
-                raise ImproperPrior(
-                    f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n{at(info.source)}"
-                    "\n  Give it a proper prior, or fix it with program.do or program.condition."
-                )
-            if info.kind == "factor":
-                graph = graph or self.graph()
-                if any(self.role(p) == "latent" for p in graph.parents[name]):
-                    raise ModelError(
-                        f"factor {name!r} reads {', '.join(sorted(graph.parents[name]))}; simulating through it "
-                        f"would ignore it and draw from another model:\n{at(info.source)}\n"
-                        "  Write the term as a site, ppl.sample(name, distribution), and condition on it."
-                    )
+        check_simulable(self)
+        return self._simulation("values", {}, seed)

@@ -1,0 +1,290 @@
+"""A compiled program with data: log densities over the flat unconstrained vector, and what else is asked of them.
+
+log p(z) = sum of the sites' log factors at x = T(z) + log |det dT/dz|. A density is a pytree of its data; the program
+is its static part, so compiled functions that take a density as an argument serve all data of equal shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import space
+from .errors import ModelError, suggest
+from .program import Program
+
+Array = Any
+
+
+class Labels:
+    """Labels beside a density, ignored by JAX when it compares densities."""
+
+    def __init__(self, program: Program) -> None:
+        """Keep the program whose coordinates name the entries."""
+        self.program = program
+
+    def __eq__(self, other: object) -> bool:
+        """Always equal to other labels."""
+        return isinstance(other, Labels)
+
+    def __hash__(self) -> int:
+        """One value for all labels."""
+        return 0
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["data", "residuals"], meta_fields=["compiled", "labelling"])
+@dataclass(frozen=True, eq=False)
+class Density:
+    """A log density over the flat unconstrained vector of a program's latent sites; a pytree of its data.
+
+    Calling it gives log p(x, y) + log |det dx/dz| at x = T(z). All methods can be traced, and a density is meant
+    to be an *argument* of compiled functions: new data of equal shapes then never compile.
+
+    Attributes:
+        compiled: The traced model.
+        data: The program's arrays and the fixed sites' values.
+        residuals: What the log density needs of them.
+    """
+
+    compiled: Any
+    data: tuple[Array, ...]
+    residuals: tuple[Array, ...]
+    labelling: Any = None
+
+    def __call__(self, z: Array) -> Array:
+        """Log density at ``z`` of shape (dim,), log-determinants included."""
+        if _concrete(z, self.residuals):
+            return _log_density(self, z)
+        return self._log_density(z)
+
+    def _log_density(self, z: Array) -> Array:
+        pieces = space.split(z, self.compiled.slots)
+        return _total(self.compiled.hoisted.after.run(*self.residuals, *pieces.values()), z.dtype)
+
+    @property
+    def dim(self) -> int:
+        """Length of the unconstrained vector."""
+        return self.compiled.dim
+
+    @property
+    def layout(self) -> dict[str, space.Slot]:
+        """Places of the latent sites in the unconstrained vector."""
+        return self.compiled.slots
+
+    @property
+    def work(self) -> int:
+        """Array elements computed by one evaluation; a deterministic measure of cost."""
+        return self.compiled.work
+
+    @property
+    def program(self) -> Program:
+        """The program, with this density's labels."""
+        return self.labelling.program if self.labelling is not None else self.compiled.program
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for every entry of the unconstrained vector, such as ``theta[3]``."""
+        names: list[str] = []
+        for name, slot in self.layout.items():
+            if slot.shape == ():
+                names.append(name)
+            else:
+                names.extend(f"{name}[{', '.join(map(str, place))}]" for place in np.ndindex(*slot.shape))
+        return names
+
+    def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
+        outputs = tuple(self.compiled.find(*channels, sites=names))
+        if _concrete(z, self.data):
+            return _outputs(self, z, outputs)
+        return self._outputs(z, outputs)
+
+    def _outputs(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
+        return {name: value for (_, name), value in self.compiled.evaluate(outputs, self.data, z).items()}
+
+    def constrain(self, z: Array) -> dict[str, Array]:
+        """Values of the latent sites."""
+        return self._channel(z, ["value"], set(self.layout))
+
+    def generated(self, z: Array) -> dict[str, Array]:
+        """Values of the latent sites and of the records."""
+        sites = self.compiled.sites
+        wanted = {n for n, info in sites.items() if info.kind == "record"} | set(self.layout)
+        return self._channel(z, ["value"], wanted)
+
+    def factors(self, z: Array) -> dict[str, Array]:
+        """Log factor of every site, without log-determinants."""
+        return self._channel(z, ["factor"])
+
+    def factor(self, name: str, z: Array) -> Array:
+        """Log factor of one site."""
+        return self._channel(z, ["factor"], {name})[name]
+
+    def pointwise(self, z: Array) -> dict[str, Array]:
+        """Log factors of the observed sites, each of the shape of its plates and batch."""
+        return self._channel(z, ["factor"], set(self.compiled.observed))
+
+    def log_prior(self, z: Array) -> dict[str, Array]:
+        """Log prior of each latent site, summed over its elements, without log-determinant."""
+        return {name: jnp.sum(value) for name, value in self._channel(z, ["factor"], set(self.layout)).items()}
+
+    def unconstrain(self, values: dict[str, Array]) -> Array:
+        """The flat vector at which the latent sites have the given values; inverse of ``constrain``."""
+        program, fixed = self._play_inputs()
+        missing = [n for n in self.layout if n not in values]
+        if missing:
+            raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(missing)}")
+        given = {**fixed, **{n: jnp.asarray(values[n]) for n in self.layout}}
+        settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
+        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
+
+    def prior(self, key: Array) -> Array:
+        """A draw of the latent sites from the prior, unconstrained.
+
+        Raises:
+            ImproperPrior: A prior cannot be sampled.
+        """
+        program, fixed = self._play_inputs()
+        settings = {"given": fixed, "known": self.compiled.sites, "key": key, "keep": ("free",)}
+        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
+
+    def diagnose(self, z: Array) -> dict[str, Any]:
+        """Values, factors, supports and parameters of all sites, for ``ppl.check``."""
+        return _diagnose(self, z)
+
+    def _arguments(self) -> list[Array]:
+        return list(self.data[: len(self.data) - len(self.compiled.fixed)])
+
+    def _play_inputs(self) -> tuple[Program, dict[str, Array]]:
+        fixed = self.data[len(self.data) - len(self.compiled.fixed) :]
+        return self.compiled.program, dict(zip(self.compiled.fixed, fixed, strict=True))
+
+    def split(self) -> tuple[Part, Part]:
+        """Log prior (with log-determinants) and log likelihood, as densities over the same vector."""
+        prior = self.compiled.find("factor", sites=set(self.layout)) + self.compiled.find("logdet")
+        rest = [i for i in self.compiled.terms if i not in set(prior)]
+        return Part(self, tuple(prior)), Part(self, tuple(rest))
+
+    def restrict(self, names: str | Sequence[str], z: Array) -> Restricted:
+        """Full conditional of some sites, the others held at ``z``: only the factors that read them.
+
+        Args:
+            names: One latent site or several.
+            z: Full position, shape (dim,).
+
+        Returns:
+            A density over the concatenated unconstrained values of ``names``.
+        """
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        unknown = [n for n in chosen if n not in self.layout]
+        if unknown:
+            raise ModelError(f"restrict: {unknown[0]!r} is not a latent site.{suggest(unknown[0], self.layout)}")
+        outputs = tuple(i for i in self.compiled.terms if self.compiled.reads[i] & set(chosen))
+        return Restricted(self, z, chosen, outputs)
+
+
+def _total(terms: Sequence[Array], dtype: Any) -> Array:
+    total = jnp.zeros((), dtype)
+    for term in terms:
+        total = total + jnp.sum(term).astype(dtype)
+    return total
+
+
+def _concrete(z: Any, arrays: Sequence[Any]) -> bool:
+    """Whether nothing is traced, so that a call is better compiled than run one operation at a time."""
+    return not any(isinstance(x, jax.core.Tracer) for x in (z, *arrays))
+
+
+def _float(z: Any) -> Array:
+    return jnp.asarray(z, jnp.result_type(float)) if not hasattr(z, "dtype") else jnp.asarray(z)
+
+
+@jax.jit
+def _log_density(density: Density, z: Array) -> Array:
+    return density._log_density(_float(z))
+
+
+@partial(jax.jit, static_argnums=2)
+def _outputs(density: Density, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
+    return density._outputs(_float(z), outputs)
+
+
+@jax.jit
+def _diagnose(density: Density, z: Array) -> dict[str, Any]:
+    program, fixed = density._play_inputs()
+    settings = {
+        "given": fixed,
+        "free": space.split(z, density.layout),
+        "known": density.compiled.sites,
+        "keep": ("value", "factor", "valid"),
+    }
+    frame = program.play(density._arguments(), **settings)[1]
+    return {channel: frame.out.get(channel, {}) for channel in ("value", "factor", "valid")}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["density"], meta_fields=["outputs"])
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A sum of some of a density's terms, over the same vector."""
+
+    density: Density
+    outputs: tuple[int, ...]
+
+    def __call__(self, z: Array) -> Array:
+        """Sum of the chosen terms."""
+        compiled = self.density.compiled
+        return _total(list(compiled.evaluate(self.outputs, self.density.data, z).values()), z.dtype)
+
+    @property
+    def dim(self) -> int:
+        """Length of the unconstrained vector."""
+        return self.density.dim
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "outputs"])
+@dataclass(frozen=True, eq=False)
+class Restricted:
+    """A full conditional over the unconstrained values of some sites."""
+
+    density: Density
+    position: Array
+    names: tuple[str, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def slots(self) -> dict[str, space.Slot]:
+        """Places of the sites in the vector of this conditional."""
+        found, start = {}, 0
+        for name in self.names:
+            slot = self.density.layout[name]
+            stop = start + slot.stop - slot.start
+            found[name] = space.Slot(start, stop, slot.shape)
+            start = stop
+        return found
+
+    @property
+    def dim(self) -> int:
+        """Length of the vector of this conditional."""
+        return sum(self.density.layout[n].stop - self.density.layout[n].start for n in self.names)
+
+    def start(self) -> Array:
+        """The part of the full position that belongs to these sites."""
+        slots = [self.density.layout[name] for name in self.names]
+        return jnp.concatenate([self.position[slot.start : slot.stop] for slot in slots])
+
+    def merge(self, x: Array) -> Array:
+        """The full position with these sites at ``x``."""
+        z = self.position
+        for name, slot in self.slots.items():
+            z = jax.lax.dynamic_update_slice(z, x[slot.start : slot.stop], (self.density.layout[name].start,))
+        return z
+
+    def __call__(self, x: Array) -> Array:
+        """Log density of the sites at ``x`` given the others, up to a constant."""
+        compiled = self.density.compiled
+        return _total(list(compiled.evaluate(self.outputs, self.density.data, self.merge(x)).values()), x.dtype)
