@@ -1,0 +1,38 @@
+"""Distributions: NumPyro's, re-exported, and the families and combinators that it lacks.
+
+    from ppl import dist
+    dist.Normal, dist.constraints, dist.transforms, dist.biject_to       # NumPyro's
+    dist.censored, dist.truncated, dist.mixture, dist.flat, ...          # here
+
+All are NumPyro `Distribution`s: pytrees with `log_prob`, `sample`, `support`, `expand` and `to_event`.
+"""
+
+from numpyro.distributions import *  # noqa: F403
+from numpyro.distributions import __all__ as _numpyro_names
+from numpyro.distributions import constraints, transforms  # noqa: F401
+
+from .censoring import Censored, HalfCensored, censored, left_censored, right_censored
+from .improper import Flat, FlatPositive, Improper, flat
+from .mixtures import Mixed, mixture
+from .tails import log_between, log_cdf, log_sf
+from .truncation import Truncated, truncated
+
+__all__ = list(_numpyro_names)
+__all__ += [
+    "Censored",
+    "Flat",
+    "FlatPositive",
+    "HalfCensored",
+    "Improper",
+    "Mixed",
+    "Truncated",
+    "censored",
+    "flat",
+    "left_censored",
+    "log_between",
+    "log_cdf",
+    "log_sf",
+    "mixture",
+    "right_censored",
+    "truncated",
+]
