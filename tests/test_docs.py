@@ -55,7 +55,9 @@ def run_blocks(text: str, name: str) -> int:
 @pytest.mark.parametrize("name", module_names())
 def test_doctests(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_doctests(importlib.import_module(name))[1] == []
+    _, report = run_doctests(importlib.import_module(name))
+    if report:
+        pytest.fail("".join(report), pytrace=False)
 
 
 @pytest.mark.parametrize("page", PAGES)
