@@ -246,7 +246,7 @@ def _ess(x: Array) -> Array:
 
 
 def _geyer(rho: Array) -> Array:
-    """tau from autocorrelations (lags, columns), summed over Geyer's initial monotone sequence of pairs.
+    """Tau from autocorrelations (lags, columns), summed over Geyer's initial monotone sequence of pairs.
 
     The first pair that is not positive, or else the last pair that may be used, adds only its even lag, at half
     weight, and only when that does not make it worse: when the lag or the pair is positive.

@@ -1,0 +1,3 @@
+"""Markov chain Monte Carlo: engines and kernels, one per file."""
+
+from .pooled import PooledHMC as PooledHMC

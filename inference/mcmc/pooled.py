@@ -1,0 +1,374 @@
+r"""Pooled Fisher HMC, the default engine: many lockstep chains that share one learned dense metric.
+
+Chains start dispersed and climb to the typical set (``start``); a few windows learn the geometric mean of the
+pooled draws' covariance and the inverse covariance of their gradients (``pooled_warmup``); then everything but the
+deterministic jitter of the trajectory length is frozen and sampling goes on until split R-hat of z and |z - mean|
+is small. The host adapts, and draws all random numbers, between calls of one small compiled program
+(``pooled_block``), so a cold run waits for little and a warm run for nothing.
+
+Random numbers are keyed by (seed, purpose, block of ten trajectories), so draws do not depend on how many
+trajectories one call of ``advance`` makes. Chains are pooled in warm-up: they do depend on the number of chains.
+
+References: Neal (2011), MCMC using Hamiltonian dynamics; Margossian et al. (2024) on many short chains.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..adapt.fisher import Metric, from_pairs, scaled
+from ..core import Array, Block, Draws, as_density, host_rng
+from . import pooled_warmup as warmup
+from .pooled_block import SIZE, Lanes, Rows, precision
+from .pooled_warmup import Carry
+from .start import find_start
+
+_TWO_LANES = 20_000
+_FOUR_LANES = 200_000
+
+
+@dataclass(frozen=True)
+class PooledHMC:
+    """Pooled Fisher HMC.
+
+    Attributes:
+        chains: Chains in lockstep.
+        draws: Draws per chain before the first look at R-hat.
+        max_draws: Draws per chain at which it gives up on R-hat; draws grow by half after each look.
+        rhat: Split R-hat of z and |z - mean| that ends sampling.
+        target_accept: Mean acceptance probability sought by the step size.
+        restart: Whether warm-up overwrites chains that do not move, or are more than 30 + 2 d below the best.
+        max_leapfrogs: Most leapfrogs of one trajectory.
+        dense_limit: Greatest dimension with a dense metric; a diagonal one above.
+        lanes: Equal shares of the chains run in parallel on a CPU; None chooses by the cost of the density.
+
+    Example:
+        >>> engine, target = PooledHMC(draws=20, max_draws=20), as_density(lambda z: -0.5 * z @ z, 3)
+        >>> carry, blocks, done = engine.start(0, target), [], False
+        >>> while not done:
+        ...     carry, block, done = engine.advance(carry, target, 100)
+        ...     blocks.append(block)
+        >>> engine.finish(carry, blocks, target).positions.shape
+        (16, 20, 3)
+    """
+
+    chains: int = 16
+    draws: int = 400
+    max_draws: int = 3000
+    rhat: float = 1.007
+    target_accept: float = 0.9
+    restart: bool = True
+    max_leapfrogs: int = 256
+    dense_limit: int = 500
+    lanes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that make no sense."""
+        if min(self.chains, self.draws, self.max_leapfrogs) < 1:
+            raise ValueError("chains, draws and max_leapfrogs must be at least 1")
+        if not 0.0 < self.target_accept < 1.0:
+            raise ValueError(f"target_accept is a probability, got {self.target_accept}")
+        if self.lanes is not None and (self.lanes < 1 or self.chains % self.lanes):
+            raise ValueError(f"{self.chains} chains do not make {self.lanes} equal lanes")
+
+    def plan(self, target: Any) -> list[str]:
+        """Say what will be done on this target and why."""
+        dim = _dim(target)
+        lanes, why = self._lanes(target)
+        threads = min(lanes, os.cpu_count() or 1)
+        if dim <= self.dense_limit:
+            metric = f"dense metric: dimension {dim} is at most {self.dense_limit}"
+        else:
+            metric = f"diagonal metric: dimension {dim} is above {self.dense_limit}; correlations are not learned"
+        more = f"up to {self.max_draws} while split R-hat exceeds {self.rhat}"
+        return [
+            f"pooled Fisher HMC: {self.chains} chains, {self.draws} draws each"
+            + (f", {more}" if self.max_draws > self.draws else ""),
+            f"{metric}; geometric mean of draw covariance and inverse gradient covariance, pooled over chains",
+            f"{lanes} lane{'s' * (lanes > 1)} of {self.chains // lanes} chains in {threads} "
+            f"thread{'s' * (threads > 1)}: {why}",
+            f"precision {precision().name} on {_platform()}, adaptation in float64 on the host",
+            "stuck chains are " + ("restarted in warm-up" if self.restart else "kept (restart=False)"),
+        ]
+
+    def start(self, seed: int, target: Any, init: Array | None = None) -> Carry:
+        """Make the first carry; nothing runs before ``advance``.
+
+        Args:
+            seed: Seed of every random number of the run.
+            target: Log density with ``dim``.
+            init: Optional starting positions, shape (chains, dim); ``find_start`` says what becomes of them.
+
+        Raises:
+            ValueError: If ``init`` has the wrong shape or the target no coordinates.
+        """
+        dim = _dim(target)
+        state = np.zeros((self.chains, 2 * dim + 1))
+        state[:, -1] = -np.inf
+        if init is not None:
+            if np.shape(init) != (self.chains, dim):
+                raise ValueError(f"init has shape {np.shape(init)}; this run needs {(self.chains, dim)}")
+            state[:, :dim], state[:, -1] = np.asarray(init), np.nan  # NaN: positions given, not evaluated
+        return Carry(seed=int(seed), stage="start", state=state, goal=self.draws, log=tuple(self.plan(target)))
+
+    def advance(self, carry: Carry, target: Any, n: int) -> tuple[Carry, Block, bool]:
+        """Run the start, or at most ``n`` trajectories (in warm-up a multiple of ten, and at least ten).
+
+        After the planned work every call makes ``n`` further draws.
+
+        Returns:
+            The carry, the block and whether the planned work is finished.
+
+        Raises:
+            StartError: If no admissible starting point exists (in the first call).
+        """
+        if n < 1:
+            raise ValueError(f"a block needs at least one trajectory, got n={n}")
+        target = as_density(target)
+        lanes = Lanes(target, self._lanes(target)[0], os.cpu_count() or 1)
+        if carry.stage == "start":
+            return self._begin(carry, target, lanes)
+        if carry.stage == "sampling":
+            return self._sample(carry, lanes, n)
+        return self._warm_up(carry, lanes, n)
+
+    def finish(self, carry: Carry, blocks: list[Block], target: Any) -> Draws:
+        """Concatenate the sampling blocks; keep the warm-up and the facts of the run."""
+        dim = (carry.state.shape[1] - 1) // 2
+        positions, stats = _joined([b for b in blocks if b.phase == "sampling"], self.chains, dim)
+        before, before_stats = _joined([b for b in blocks if b.phase == "warmup"], self.chains, dim)
+        info = {
+            "engine": "PooledHMC",
+            "plan": self.plan(target),
+            "log": list(carry.log),
+            "warnings": [*carry.warnings, *self._advice(carry)],
+            "finished": carry.done,
+            "step_size": math.exp(carry.log_step),
+            "trajectory_length": carry.length,
+            "leapfrogs_per_chain": carry.leapfrogs,
+            "leapfrogs_per_independent_draw": carry.fit if math.isfinite(carry.fit) else None,
+            "warmup_draws": carry.iteration,
+            "restarts": carry.restarts,
+            "divergences": carry.divergences,
+            "split_rhat": carry.rhat,
+        }
+        return Draws(positions, stats, before, before_stats, info)
+
+    def _begin(self, carry: Carry, target: Any, lanes: Lanes) -> tuple[Carry, Block, bool]:
+        dim = (carry.state.shape[1] - 1) // 2
+        dense = dim <= self.dense_limit
+        plain = scaled(np.ones(dim), dense)
+        device = lanes.put_metric(plain)
+        found = find_start(
+            lambda z: lanes.evaluate(z, device),
+            lambda number: host_rng(carry.seed, warmup.START, number),
+            (self.chains, dim),
+            init=carry.state[:, :dim] if np.isnan(carry.state[0, -1]) else None,
+            prior=_prior(lanes.target, carry.seed, self.chains) if hasattr(target, "prior") else None,
+            explain=lambda z: jax.device_get(_explain(lanes.target, z.astype(lanes.dtype))),
+        )
+        log = [*carry.log, *found.log]
+        if len(found.steps):
+            metric: Metric = from_pairs(found.steps, found.changes, dense)
+        else:
+            metric = plain
+            log.append("the ascent found no curvature; warm-up starts from the unit metric")
+        state = np.concatenate([found.positions, found.gradients, found.log_density[:, None]], axis=1)
+        carry = replace(
+            carry,
+            stage="window",
+            state=state.astype(lanes.dtype),
+            metric=metric,
+            log_step=math.log(warmup.first_step(dim)),
+            leapfrogs=found.evaluations,
+            log=tuple(log),
+        )
+        return carry, Block("start", metrics={"evaluations": found.evaluations, "log": "\n".join(found.log)}), False
+
+    def _warm_up(self, carry: Carry, lanes: Lanes, n: int) -> tuple[Carry, Block, bool]:
+        left = warmup.planned(carry) - (0 if carry.rows is None else len(carry.rows))
+        carry, rows, block = self._trajectories(carry, lanes, max(SIZE, min(n, left) // SIZE * SIZE))
+        past = [] if carry.rows is None else [carry.rows]
+        carry = replace(carry, rows=np.concatenate([*past, rows.values]), iteration=carry.iteration + len(rows.values))
+        if left == len(rows.values):
+            if carry.stage == "window":
+                carry = warmup.end_window(carry, self.restart)
+            else:
+                carry = warmup.end_step_stage(carry)
+        return carry, block, False
+
+    def _sample(self, carry: Carry, lanes: Lanes, n: int) -> tuple[Carry, Block, bool]:
+        count = n if carry.done else min(n, carry.goal - carry.drawn)
+        carry, rows, block = self._trajectories(carry, lanes, count)
+        divergences = carry.divergences + int(block.metrics["divergences"])
+        carry = replace(carry, drawn=carry.drawn + count, divergences=divergences)
+        carry = carry if carry.done else self._look(carry, rows)
+        return carry, block, carry.done
+
+    def _look(self, carry: Carry, rows: Rows) -> Carry:
+        """Add draws to the running moments; at the goal decide by R-hat whether to go on."""
+        assert carry.moments is not None  # noqa: S101 - made at the end of warm-up
+        carry = replace(carry, moments=carry.moments.add(rows.positions))
+        if carry.drawn < carry.goal:
+            return carry
+        assert carry.moments is not None  # noqa: S101
+        rhat = carry.moments.rhat()
+        if rhat <= self.rhat or carry.goal >= self.max_draws:
+            return replace(carry, rhat=rhat, done=True, moments=None)
+        goal = min(self.max_draws, math.ceil(1.5 * carry.goal))
+        line = f"{carry.drawn} draws: split R-hat {rhat:.4g} > {self.rhat}, going on to {goal}"
+        return replace(carry, rhat=rhat, goal=goal, log=(*carry.log, line))
+
+    def _trajectories(self, carry: Carry, lanes: Lanes, count: int) -> tuple[Carry, Rows, Block]:
+        """Make ``count`` trajectories at the carry's metric; adapt its state and step size only."""
+        sampling = carry.stage == "sampling"
+        index, dim = carry.drawn if sampling else carry.iteration, _width(carry)
+        purpose = warmup.SAMPLING if sampling else warmup.WARMUP
+        most, device = warmup.cap(carry, self.max_leapfrogs), lanes.put_metric(_metric(carry))
+        state, log_step, seen = carry.state, carry.log_step, 0 if carry.rows is None else len(carry.rows)
+        made, draws = [], []
+        while count > 0:
+            size, skip = min(count, SIZE - index % SIZE), index % SIZE
+            noise = _noise(carry, purpose, index // SIZE)
+            noise = np.roll(noise, -skip, axis=0) if skip else noise
+            tuning = (log_step, carry.length, most, self.target_accept)
+            rows = lanes.run(state, noise, warmup.schedule(carry.stage, index, seen), tuning, device, size)
+            state = rows.state
+            log_step = log_step if sampling else float(rows.log_step[-1].mean(dtype=np.float64))
+            made.append(rows.values)
+            draws.append(noise[:size, :, dim:])
+            index, seen, count = index + size, seen + size, count - size
+        rows = Rows(np.concatenate(made), dim)
+        energy = _energy(carry.state[:, 2 * dim], rows, np.concatenate(draws))
+        leapfrogs = carry.leapfrogs + int(rows.leapfrogs[:, 0].sum())
+        carry = replace(carry, state=state, log_step=log_step, leapfrogs=leapfrogs)
+        return carry, rows, self._block("sampling" if sampling else "warmup", carry, rows, energy)
+
+    def _block(self, phase: str, carry: Carry, rows: Rows, energy: np.ndarray) -> Block:
+        stats = {
+            "lp": rows.log_density,
+            "acceptance_rate": rows.acceptance(),
+            "step_size": np.exp(rows.log_step),
+            "diverging": rows.diverging(),
+            "energy": energy,
+            "n_steps": rows.leapfrogs.astype(np.int64),
+        }
+        metrics = {
+            "step_size": math.exp(carry.log_step),
+            "acceptance_rate": float(stats["acceptance_rate"].mean()),
+            "divergences": int(stats["diverging"].sum()),
+            "leapfrogs": int(stats["n_steps"][:, 0].sum()),
+            "restarts": carry.restarts,
+        }
+        if carry.rhat is not None:
+            metrics["split_rhat"] = carry.rhat
+        positions = np.ascontiguousarray(np.swapaxes(rows.positions, 0, 1))
+        return Block(phase, positions, {k: np.ascontiguousarray(v.T) for k, v in stats.items()}, metrics)
+
+    def _lanes(self, target: Any) -> tuple[int, str]:
+        """Number of lanes and the reason, from the density's cost alone: machines must not change draws."""
+        if self.lanes is not None:
+            return self.lanes, "as asked"
+        if _platform() != "cpu":
+            return 1, "an accelerator runs all chains at once"
+        work = getattr(target, "work", None)
+        if work is None:
+            return 1, "the density does not say what an evaluation costs"
+        total = int(work) * self.chains
+        wanted = 1 + (total >= _TWO_LANES) + 2 * (total >= _FOUR_LANES)
+        lanes = max(k for k in range(1, wanted + 1) if self.chains % k == 0)
+        size = f"one evaluation of all chains computes {total:,} array elements"
+        return lanes, f"{size}, {'enough to share' if lanes > 1 else 'too few to share'}"
+
+    def _advice(self, carry: Carry) -> list[str]:
+        out = []
+        if carry.done and carry.rhat is not None and carry.rhat > self.rhat and self.max_draws > self.draws:
+            out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
+        if carry.divergences:
+            out.append(f"{carry.divergences} divergent trajectories while sampling: regions of high curvature")
+        if math.isfinite(carry.fit) and carry.fit > 8.0:
+            out.append(
+                f"{carry.fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
+                "position; reparametrise, or use NUTS"
+            )
+        return out
+
+
+def _width(carry: Carry) -> int:
+    """Dimension of the positions."""
+    return (carry.state.shape[1] - 1) // 2
+
+
+def _dim(target: Any) -> int:
+    dim = getattr(target, "dim", None)
+    if dim is None:
+        raise ValueError("the target has no dim; wrap a plain function by as_density(function, dim)")
+    if dim < 1:
+        raise ValueError("the target has no coordinates: there is nothing to sample")
+    return int(dim)
+
+
+def _platform() -> str:
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", None) or jax.default_backend()
+
+
+def _metric(carry: Carry) -> Metric:
+    assert carry.metric is not None  # noqa: S101 - set by the start
+    return carry.metric
+
+
+def _noise(carry: Carry, purpose: int, number: int) -> np.ndarray:
+    """Momenta, their energies and log uniforms of one block, shape (SIZE, C, d + 2)."""
+    chains, dim = carry.state.shape[0], _width(carry)
+    rng = host_rng(carry.seed, purpose, number)
+    normals = rng.standard_normal((SIZE, chains, dim))
+    out = np.empty((SIZE, chains, dim + 2))
+    out[..., :dim] = _metric(carry).momenta(normals)
+    out[..., dim] = 0.5 * np.sum(normals**2, axis=-1)
+    out[..., dim + 1] = np.log1p(-rng.random((SIZE, chains)))
+    return out
+
+
+def _energy(first: np.ndarray, rows: Rows, draws: np.ndarray) -> np.ndarray:
+    """Hamiltonian where each trajectory ended, or started when it was rejected, shape (t, C).
+
+    Args:
+        first: Log densities before the first trajectory, shape (C,).
+        rows: The trajectories.
+        draws: Their start kinetic energies and log uniforms, shape (t, C, 2).
+    """
+    before = np.concatenate([first[None], rows.log_density[:-1]]).astype(np.float64)
+    moved = (draws[..., 1] < rows.change) & (rows.change < np.inf)
+    return draws[..., 0] - before - np.where(moved, rows.change, 0.0)
+
+
+def _joined(blocks: list[Block], chains: int, dim: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    if not blocks:
+        return np.zeros((chains, 0, dim)), {}
+    positions = np.concatenate([b.positions for b in blocks if b.positions is not None], axis=1)
+    return positions, {k: np.concatenate([b.stats[k] for b in blocks], axis=1) for k in blocks[0].stats}
+
+
+@jax.jit
+def _explain(target, z):
+    return jax.vmap(jax.value_and_grad(target))(z)
+
+
+@jax.jit
+def _draw_prior(target, keys):
+    return jax.vmap(target.prior)(keys)
+
+
+def _prior(target: Any, seed: int, chains: int) -> Any:
+    def draw(number: int) -> np.ndarray:
+        key = jax.random.key(int(host_rng(seed, warmup.PRIOR, number).integers(2**31)))
+        return jax.device_get(_draw_prior(target, jax.random.split(key, chains)))
+
+    return draw

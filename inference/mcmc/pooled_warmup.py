@@ -1,0 +1,210 @@
+r"""Warm-up of pooled HMC: windows of growing length, the host learning between compiled blocks.
+
+At the end of a window its last two thirds, pooled over all chains that move and are not far below the best
+chain, give the Fisher metric; stuck chains are overwritten by good ones. The new window's top eigenvalues in the
+old metric, lA of the draws and lB of the gradients, tell how well that one fitted: sqrt(lA lB) leapfrogs per
+independent draw. Directions it missed need longer trajectories: length 1.75 clip(sqrt(lA) / (1 + sqrt(d/N)), 1, 3),
+where 1 + sqrt(d/N) is what noise alone does to sqrt(lA). Warm-up ends when height and fit have settled.
+
+Reference: Marchenko and Pastur (1967) for the noise; Robbins and Monro (1951) for the step size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..adapt.fisher import Metric, update
+from ..core import host_rng
+from .batch_moments import BatchMoments
+from .pooled_block import SIZE, Rows
+
+WINDOWS = (10, 10, 20, 30, 40, 60, 90, 140)
+CAPS = (8, 16, 32, 64)
+LENGTH = 1.75
+JITTER = 0.7
+START, WARMUP, SAMPLING, RESTART, PRIOR = range(1, 6)  # purposes of host_rng
+_GOLDEN = 0.6180339887
+
+
+@dataclass(frozen=True)
+class Carry:
+    """State of a pooled HMC run: arrays and plain values only.
+
+    Attributes:
+        seed: Seed of the run.
+        stage: ``"start"``, ``"window"``, ``"step"`` or ``"sampling"``.
+        state: Rows (z, g, log pi), shape (C, 2 d + 1).
+        metric: Current metric, None before the start.
+        log_step: Log step size.
+        length: Mean trajectory length.
+        window: Index of the warm-up window.
+        rows: What the blocks of this stage returned so far, shape (t, C, 2 d + 4).
+        iteration: Warm-up trajectories made.
+        drawn: Sampling trajectories made.
+        goal: Sampling trajectories planned as yet.
+        done: Whether the planned work is finished.
+        leapfrogs: Leapfrogs (and start evaluations) made by each chain.
+        restarts: Chains overwritten in warm-up.
+        divergences: Divergent trajectories while sampling.
+        fit: sqrt(lA lB) of the last window, inf before.
+        height: Mean log density of the last window, None before.
+        rhat: Last greatest split R-hat.
+        moments: Batch sums of the draws, None before sampling.
+        log: What happened, line by line.
+        warnings: What a user should be told.
+    """
+
+    seed: int
+    stage: str
+    state: np.ndarray
+    goal: int
+    metric: Metric | None = None
+    log_step: float = 0.0
+    length: float = LENGTH
+    window: int = 0
+    rows: np.ndarray | None = None
+    iteration: int = 0
+    drawn: int = 0
+    done: bool = False
+    leapfrogs: int = 0
+    restarts: int = 0
+    divergences: int = 0
+    fit: float = float("inf")
+    height: float | None = None
+    rhat: float | None = None
+    moments: BatchMoments | None = None
+    log: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def first_step(dim: int) -> float:
+    """Step size tried first, 0.5 d^(-1/4)."""
+    return 0.5 * dim**-0.25
+
+
+def planned(carry: Carry) -> int:
+    """Trajectories of the current warm-up stage."""
+    return WINDOWS[carry.window] if carry.stage == "window" else SIZE
+
+
+def cap(carry: Carry, most: int) -> int:
+    """Most leapfrogs of a trajectory: small while the metric is crude."""
+    if carry.stage == "window" and carry.window < len(CAPS):
+        return min(CAPS[carry.window], most)
+    return most
+
+
+def schedule(stage: str, first: int, seen: int) -> np.ndarray:
+    """Jitter of the length and gain of the step size, shape (SIZE, 2), for the next SIZE trajectories.
+
+    Args:
+        stage: Stage of the run.
+        first: Running index of the first of them.
+        seen: Trajectories made in this stage.
+    """
+    index = np.arange(first, first + SIZE)
+    out = np.zeros((SIZE, 2))
+    out[:, 0] = 1.0 + JITTER * (2.0 * np.mod((index + 0.5) * _GOLDEN, 1.0) - 1.0)
+    t = np.arange(seen, seen + SIZE)
+    if stage == "window":
+        out[:, 1] = 3.0 / (t + 2) ** 0.6
+    elif stage == "step":
+        out[:, 1] = 1.5 / (t + 3) ** 0.6
+    return out
+
+
+def end_step_stage(carry: Carry) -> Carry:
+    """Freeze the step size at the mean of its logarithm over the last two thirds."""
+    rows = _rows(carry)
+    centre = rows.positions.reshape(-1, rows.dim).mean(axis=0, dtype=np.float64)
+    log_step = float(rows.log_step[len(rows.values) // 3 :].mean())
+    moments = BatchMoments.empty(centre, carry.state.shape[0])
+    line = f"sampling with step size {np.exp(log_step):.4g}, trajectory length {carry.length:.3g}"
+    return replace(carry, stage="sampling", log_step=log_step, rows=None, moments=moments, log=(*carry.log, line))
+
+
+def end_window(carry: Carry, restart: bool) -> Carry:
+    """Learn from a finished window and decide whether another one follows."""
+    rows = _rows(carry)
+    length = len(rows.values)
+    kept = Rows(rows.values[length // 3 :].astype(np.float64), rows.dim)
+    log_step = float(rows.log_step[length - length // 3 :].mean())
+    if carry.window < 2:
+        log_step = max(log_step, float(np.log(first_step(rows.dim))))
+    stuck, still = stuck_chains(kept)
+    if stuck.all():
+        line = f"window {carry.window + 1}: no chain moves; step size down, metric unchanged"
+        lower = min(log_step, float(rows.log_step[-1].mean()))
+        return _advance(replace(carry, log_step=lower, log=(*carry.log, line)), settled=False)
+    good = ~stuck
+    assert carry.metric is not None  # noqa: S101 - set by the start
+    fit = update(
+        carry.metric,
+        kept.positions[:, good].reshape(-1, rows.dim),
+        kept.gradients[:, good].reshape(-1, rows.dim),
+    )
+    heights = kept.log_density[:, good]
+    height, spread = float(heights.mean()), float(heights.std())
+    settled = (
+        carry.window >= 2
+        and not (stuck.any() if restart else still.any())
+        and carry.height is not None
+        and abs(height - carry.height) < 0.5 * spread
+        and (fit.leapfrogs > 0.75 * carry.fit or fit.leapfrogs < 1.5)
+    )
+    trajectory = carry.length
+    if carry.window >= 1:
+        noise = 1.0 + np.sqrt(rows.dim / fit.count)
+        trajectory = LENGTH * float(np.clip(np.sqrt(fit.draws_top) / noise, 1.0, 3.0))
+    state, restarts = carry.state, 0
+    if restart and stuck.any():
+        restarts = int(stuck.sum())
+        source = host_rng(carry.seed, RESTART, carry.window).choice(np.flatnonzero(good), restarts)
+        state = state.copy()
+        state[stuck] = state[source]
+    line = (
+        f"window {carry.window + 1}: {length} trajectories, log density {height:.6g} +- {spread:.3g}, step size "
+        f"{np.exp(log_step):.4g}, leapfrogs per independent draw {fit.leapfrogs:.3g}"
+        + (f", {int(stuck.sum())} stuck chains {'restarted' if restart else 'kept'}" if stuck.any() else "")
+    )
+    learnt = replace(
+        carry,
+        state=state,
+        metric=fit.metric,
+        log_step=log_step,
+        length=trajectory,
+        restarts=carry.restarts + restarts,
+        fit=fit.leapfrogs,
+        height=height,
+        log=(*carry.log, line),
+    )
+    return _advance(learnt, settled)
+
+
+def stuck_chains(kept: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Which chains are stuck, and which of those do not move at all.
+
+    A chain is still when its mean acceptance is below 0.02, and stuck when it is still or its mean log density is
+    more than 30 + 2 d below that of the best moving chain: that far down a mode has no mass worth a chain.
+    """
+    still = kept.acceptance().mean(axis=0) < 0.02
+    heights = kept.log_density.mean(axis=0)
+    top = np.max(np.where(still, -np.inf, heights))
+    return still | (heights < top - (30.0 + 2.0 * kept.dim)), still
+
+
+def _advance(carry: Carry, settled: bool) -> Carry:
+    """The next window, or the step-size stage after the last."""
+    if settled:
+        return replace(carry, stage="step", rows=None)
+    if carry.window + 1 < len(WINDOWS):
+        return replace(carry, window=carry.window + 1, rows=None)
+    text = "warm-up did not settle: log density or metric still changed in the last window"
+    return replace(carry, stage="step", rows=None, warnings=(*carry.warnings, text))
+
+
+def _rows(carry: Carry) -> Rows:
+    assert carry.rows is not None  # noqa: S101 - called at the end of a stage
+    return Rows(carry.rows, (carry.state.shape[1] - 1) // 2)
