@@ -319,7 +319,7 @@ def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
 
     Returns:
         ``(before, after, used, saved)``: ``before`` maps the known arguments to residuals; ``after`` maps
-        ``(residuals, known arguments listed in used, other arguments)`` to the outputs; ``saved`` is the work done once.
+        ``(residuals, known arguments listed in used, others)`` to the outputs; ``saved`` is the work done once.
     """
     jaxpr, constants = code.jaxpr, len(code.consts)
     first, rest = jaxpr.invars[: constants + known], jaxpr.invars[constants + known :]

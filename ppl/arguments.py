@@ -97,7 +97,8 @@ def split_arguments(args: tuple, kwargs: dict, name: str) -> Arguments:
 
 
 def _is_data(leaf: Any) -> bool:
-    return isinstance(leaf, (float, np.ndarray, np.generic, jax.Array, jax.core.Tracer)) or _numbers(leaf) or _table(leaf)
+    arrays = (float, np.ndarray, np.generic, jax.Array, jax.core.Tracer)
+    return isinstance(leaf, arrays) or _numbers(leaf) or _table(leaf)
 
 
 def shape_key(arrays: tuple[Any, ...]) -> Hashable:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .arguments import as_array
 from .errors import ImproperPrior, ModelError, at, user_line
-from .trace import SiteInfo
+from .sites import SiteInfo
 
 Array = Any
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from . import _jax
 from .arguments import abstract
-from .trace import TWIN, SiteInfo
+from .sites import SiteInfo
+from .trace import TWIN
 
 
 @dataclass(frozen=True)

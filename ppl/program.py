@@ -16,43 +16,11 @@ import numpy as np
 
 from . import arguments
 from .errors import MissingSite, ModelError, at, explained, suggest, user_line
-from .trace import Frame, SiteInfo, entered
+from .sites import Learned, Site, SiteInfo
+from .trace import Frame, entered
 
 Array = Any
 _CACHE_SIZE = 256  # entries per model; functions that read mutable objects make a new one each time
-
-
-@dataclass(frozen=True)
-class Site:
-    """A named quantity of a program, as the labelled result shows it.
-
-    Attributes:
-        name: The site's name.
-        kind: ``"latent"``, ``"observed"``, ``"done"``, ``"record"`` or ``"factor"``.
-        shape: Full shape, plates first.
-        dims: One name per axis of ``shape``.
-        dtype: Of the value.
-        plates: Names of the enclosing plates and chains, outermost first.
-        source: The user's line, ``file:line``.
-        discrete: Whether the support is discrete.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    dims: tuple[str, ...]
-    dtype: Any
-    plates: tuple[str, ...]
-    source: str
-    discrete: bool
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What an abstract run of a model learned."""
-
-    sites: dict[str, SiteInfo]
-    coords: dict[str, np.ndarray]
 
 
 class Model:

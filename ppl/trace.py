@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -22,59 +22,11 @@ import numpy as np
 from . import space
 from ._jax import trace_state
 from .errors import ImproperPrior, ModelError, at, user_line
+from .sites import SiteInfo
 
 Array = Any
 _ambient = threading.local()
 TWIN = "\0twin"  # under name + TWIN the graph hands in the value that other sites see
-
-
-@dataclass(frozen=True)
-class SiteInfo:
-    """What one run learns about a site.
-
-    Attributes:
-        name: Scoped name.
-        kind: ``"sample"``, ``"factor"`` or ``"record"``.
-        shape: Shape of one element, inside all plates.
-        batch: Number of leading axes of ``shape`` that the distribution treats as independent.
-        dtype: Of the value.
-        plates: ``(name, size, kind)`` of the enclosing plates and chains, outermost first.
-        dims: Names given to the axes of ``shape``, or None.
-        source: The user's line.
-        family: Name of the distribution, with its support.
-        discrete: Whether the support is discrete.
-        improper: Whether the prior cannot be sampled.
-        support: The constraint when it does not depend on traced values, else None.
-        free_shape: Unconstrained shape of one element, or None for discrete sites.
-        role: Role forced by the model text itself (a conditioned sub-program), or None.
-        branches: The branch statements around the site, each with the arm's number.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    batch: int
-    dtype: Any
-    plates: tuple[tuple[str, int, str], ...]
-    dims: tuple[str, ...] | None
-    source: str
-    family: str = ""
-    discrete: bool = False
-    improper: bool = False
-    support: Any = None
-    free_shape: tuple[int, ...] | None = None
-    role: str | None = None
-    branches: tuple[str, ...] = ()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of the enclosing plates."""
-        return tuple(size for _, size, _ in self.plates)
-
-    @property
-    def full_shape(self) -> tuple[int, ...]:
-        """Shape over all plates."""
-        return self.sizes + self.shape
 
 
 @dataclass
@@ -257,7 +209,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     info = _describe(name, d, dims, frame, source)
     role = frame.roles.get(name)
     if role is not None:
-        info = _with_role(info, role)
+        info = replace(info, role=role)
     frame.register(info)
     value = _value(frame, name, d, info)
     if role != "done" and ("factor" in frame.keep):
@@ -265,12 +217,6 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     if "valid" in frame.keep:
         frame.put("valid", name, space.validity(d, value))
     return frame.given.get(name + TWIN, value)
-
-
-def _with_role(info: SiteInfo, role: str) -> SiteInfo:
-    from dataclasses import replace
-
-    return replace(info, role=role)
 
 
 def _value(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
