@@ -48,15 +48,43 @@ def _literal(atom: Any) -> bool:
 
 
 def _rebuild(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Jaxpr:
-    return jex.Jaxpr((), tuple(invars), tuple(outvars), tuple(eqns), jaxpr.effects)
+    info = jex.DebugInfo("ppl", "model", ("",) * len(invars), ("",) * len(outvars))
+    return jex.Jaxpr((), tuple(invars), tuple(outvars), tuple(eqns), jaxpr.effects, info)
 
 
-def trace(function: Callable, *args: Any) -> tuple[Code, Any]:
-    """Trace a function of arrays; also return the structure of its output, with shapes."""
+def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """Trace a function of arrays; also return the structure of its output, with shapes.
+
+    Where jaxprs cannot be rebuilt (an unfamiliar JAX), the function itself is kept: slower, never wrong.
+    """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-    invars = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
-    code = Code(_rebuild(closed.jaxpr, invars, closed.jaxpr.outvars, closed.jaxpr.eqns), tuple(closed.consts))
-    return inline(code), shape
+    try:
+        invars = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
+        code = Code(_rebuild(closed.jaxpr, invars, closed.jaxpr.outvars, closed.jaxpr.eqns), tuple(closed.consts))
+        return inline(code), shape
+    except (AttributeError, AssertionError, KeyError, TypeError, ValueError):
+        count = len(jax.tree_util.tree_leaves(shape))
+        return Opaque(function, jax.tree_util.tree_structure(args), tuple(range(count))), shape
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A function kept as it is, in place of a ``Code``.
+
+    Attributes:
+        function: The traced function.
+        treedef: Structure of its arguments.
+        outputs: Which of its flattened outputs are wanted.
+    """
+
+    function: Callable
+    treedef: Any
+    outputs: tuple[int, ...]
+
+    def run(self, *args: Array) -> list[Array]:
+        """Evaluate, inside or outside of a JAX transformation."""
+        result = jax.tree_util.tree_leaves(self.function(*jax.tree_util.tree_unflatten(self.treedef, args)))
+        return [result[i] for i in self.outputs]
 
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
@@ -109,8 +137,10 @@ def inline(code: Code) -> Code:
     )
 
 
-def select(code: Code, outputs: Sequence[int]) -> Code:
+def select(code: Any, outputs: Sequence[int]) -> Any:
     """The same program with only some of its outputs, and only the equations that they need."""
+    if isinstance(code, Opaque):
+        return Opaque(code.function, code.treedef, tuple(code.outputs[i] for i in outputs))
     outvars = [code.jaxpr.outvars[i] for i in outputs]
     needed = {v for v in outvars if not _literal(v)}
     kept = []
@@ -164,8 +194,10 @@ def _flow(jaxpr: Jaxpr, masks: Sequence[int]) -> list[int]:
     return [0 if _literal(v) else env.get(v, 0) for v in jaxpr.outvars]
 
 
-def dependence(code: Code, inputs: int) -> list[set[int]]:
+def dependence(code: Any, inputs: int) -> list[set[int]]:
     """For each output, which of the ``inputs`` arguments it is computed from."""
+    if isinstance(code, Opaque):
+        return [set(range(inputs)) for _ in code.outputs]
     constants = len(code.jaxpr.invars) - inputs
     masks = [0] * constants + [1 << i for i in range(inputs)]
     return [{i for i in range(inputs) if mask >> i & 1} for mask in _flow(code.jaxpr, masks)]
@@ -259,11 +291,13 @@ class _Ordered(tuple):
         return super().__new__(cls, (key,))
 
 
-def key(code: Code) -> Hashable:
+def key(code: Any) -> Hashable:
     """A hashable key, equal for two programs that compute the same by the same steps.
 
     Functions held by equations (custom derivatives) count by identity; constants by content.
     """
+    if isinstance(code, Opaque):
+        return _Same(code)
     return (_jaxpr_key(code.jaxpr), tuple(_array_key(c) for c in code.consts))
 
 
@@ -301,8 +335,10 @@ def _eqn_work(eqn: Any) -> int:
     return size
 
 
-def work(code: Code) -> int:
-    """Number of array elements that one evaluation computes, loops counted in full."""
+def work(code: Any) -> int:
+    """Number of array elements that one evaluation computes, loops counted in full; 0 where unknown."""
+    if isinstance(code, Opaque):
+        return 0
     return int(sum(_eqn_work(e) for e in code.jaxpr.eqns))
 
 

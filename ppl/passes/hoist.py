@@ -28,11 +28,11 @@ class Hoisted:
     """
 
     before: Callable[..., Any] | None
-    after: _jax.Code
+    after: Any
     used: tuple[int, ...]
 
 
-def hoist(code: _jax.Code, inputs: int, worth: int = WORTH) -> Hoisted:
+def hoist(code: Any, inputs: int, worth: int = WORTH) -> Hoisted:
     """Divide a program whose first ``inputs`` arguments are data.
 
     Args:
@@ -44,6 +44,8 @@ def hoist(code: _jax.Code, inputs: int, worth: int = WORTH) -> Hoisted:
         The divided program; the whole one where the division is not worth it or fails.
     """
     whole = Hoisted(None, code, tuple(range(inputs)))
+    if not isinstance(code, _jax.Code):
+        return whole
     try:
         before, after, used, saved = _jax.divide(code, inputs)
     except (AttributeError, AssertionError, KeyError, TypeError, ValueError):
