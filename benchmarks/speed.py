@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed --pack PATH [--peer-python PYTHON] [--json out.json]
 
-For each posterior and repetition our defaults and every configuration of the peer run in turn (A B C A B C). Per
-configuration, medians over repetitions of
+For each posterior and repetition our defaults and every configuration of the peer run in turn (A B C A B C).
+Per configuration, medians over repetitions of
 
 * warm: smallest bulk ESS, and smallest of bulk and tail ESS, per core-second, warm-up included;
 * cold: CPU seconds of a fresh process until 1000 effective draws (imports, tracing, compilation, sampling);
@@ -39,10 +39,10 @@ POSTERIORS = (
     "low_dim_gauss_mix-low_dim_gauss_mix",
 )
 CONFIGS = (
-    "diag-4-parallel-f64",
-    "dense-4-parallel-f64",
-    "diag-4-parallel-f32",
-    "dense-4-parallel-f32",
+    "diag-4-single-f64",
+    "dense-4-single-f64",
+    "diag-4-single-f32",
+    "dense-4-single-f32",
     "diag-16-vectorized-f64",
     "dense-16-vectorized-f64",
 )
@@ -70,9 +70,7 @@ def run_worker(python: str, module: str, out: Path, timeout: float, **options: A
     environment |= {"JAX_ENABLE_COMPILATION_CACHE": "false", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [python, "-m", f"benchmarks.workers.{module}", "--out", str(out), *words]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         return {"error": f"no result within {timeout:.0f} s"}
     if done.returncode:

@@ -19,12 +19,12 @@ from ppl import dist
 
 
 @ppl.model
-def weibull_survival(X, censored):
+def weibull_survival(X, event):
     """Weibull regression with right censoring.
 
     Args:
         X: Covariates, shape (n, p).
-        censored: Whether the time is only known to be exceeded, shape (n,).
+        event: Whether the time is that of a death (else it is only known to be exceeded), shape (n,).
 
     Returns:
         Log scales, shape (n,).
@@ -33,10 +33,10 @@ def weibull_survival(X, censored):
     beta = ppl.sample("beta", dist.Normal(0.0, 2.0).expand([X.shape[1]]), dims="covariate")
     shape = ppl.sample("shape", dist.LogNormal(0.0, 0.5))
 
-    @ppl.plate("patient", X, censored)
-    def log_scale(x, censored):
+    @ppl.plate("patient", X, event)
+    def log_scale(x, event):
         log_scale = alpha + x @ beta
-        ppl.sample("time", dist.RightCensoredDistribution(dist.Weibull(jnp.exp(log_scale), shape), censored))
+        ppl.sample("time", dist.right_censored(dist.Weibull(jnp.exp(log_scale), shape), event))
         return log_scale
 
     return log_scale

@@ -25,7 +25,7 @@ def varying_slopes(group, x, labels, location, scale):
     Args:
         group: Group of each observation, integers into ``labels``, shape (n,).
         x: Covariate, shape (n,).
-        labels: Names of the groups, shape (groups,).
+        labels: Names of the groups, a tuple of strings.
         location: Prior mean of the average intercept and slope, shape (2,).
         scale: Prior scale of intercept and slope, shape (2,).
 

@@ -1,8 +1,9 @@
-"""Measure NumPyro's NUTS. ``--config metric-chains-method-precision``, e.g. ``dense-4-parallel-f64``.
+"""Measure NumPyro's NUTS. ``--config metric-chains-method-precision``, e.g. ``dense-4-single-f64``.
 
-Four chains run 1000 + 1000 iterations, more chains 500 + 400. The cold run goes on in blocks of as many draws
-until the smallest bulk ESS reaches the target; the warm run is a further call of the same sampler object with
-another seed, warm-up included, so nothing is compiled again where NumPyro can avoid it.
+The whole run, warm-up included, is one jitted function of the key, because a second call of `MCMC.run` would compile
+again. Method ``single`` compiles one chain and calls it per chain (no chain waits for another); ``vectorized``
+compiles all chains in lockstep. Four chains run 1000 + 1000 iterations, more chains 500 + 400. A cold run that
+misses the target adds further sets of chains. The warm run is the next call, with another seed.
 """
 
 from __future__ import annotations
@@ -22,28 +23,32 @@ from benchmarks.workers.numpyro_models import MODELS  # noqa: E402
 INTERNAL = ("t", "r", "weights")  # latents that stand behind the compared quantities
 
 
-def sampler(config: str, model, warmup: int | None = None, draws: int | None = None):
-    """The MCMC object of a configuration."""
+def sampler(config: str, model, data: tuple, warmup: int | None = None, draws: int | None = None):
+    """The function seed -> draws of the compared variables, each (chains, draws, ...)."""
     metric, chains, method, precision = config.split("-")
     numpyro.enable_x64(precision == "f64")
-    many = int(chains) > 4
-    if method == "parallel":
-        numpyro.set_host_device_count(int(chains))
-    kernel = numpyro.infer.NUTS(model, dense_mass=metric == "dense")
-    return numpyro.infer.MCMC(
-        kernel,
+    many, single = int(chains) > 4, method == "single"
+    mcmc = numpyro.infer.MCMC(
+        numpyro.infer.NUTS(model, dense_mass=metric == "dense"),
         num_warmup=warmup or (500 if many else 1000),
         num_samples=draws or (400 if many else 1000),
-        num_chains=int(chains),
-        chain_method=method,
+        num_chains=1 if single else int(chains),
+        chain_method="vectorized",
         progress_bar=False,
     )
 
+    @jax.jit
+    def run(key):
+        mcmc.run(key, *data)
+        return mcmc.get_samples(group_by_chain=True)
 
-def extract(mcmc) -> dict[str, np.ndarray]:
-    """Draws of the compared variables, each (chains, draws, ...)."""
-    samples = mcmc.get_samples(group_by_chain=True)
-    return {name: np.asarray(value) for name, value in samples.items() if name not in INTERNAL}
+    def draw(seed: int) -> dict[str, np.ndarray]:
+        key = jax.random.key(seed)
+        keys = jax.random.split(key, int(chains)) if single else [key]
+        parts = [jax.device_get(run(k)) for k in keys]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in INTERNAL}
+
+    return draw
 
 
 def smallest_ess(diagnostics, draws: dict[str, np.ndarray]) -> float:
@@ -55,22 +60,16 @@ def smallest_ess(diagnostics, draws: dict[str, np.ndarray]) -> float:
 def speed(job) -> dict:
     """Cold to the target, then warm."""
     model, arguments = MODELS[job.posterior]
-    data = arguments(pack.load_data(job.pack, job.posterior))
-    mcmc = sampler(job.config, model)
+    draw = sampler(job.config, model, arguments(pack.load_data(job.pack, job.posterior)))
     diagnostics = common.diagnostics()
-    mcmc.run(jax.random.key(job.seed), *data)
-    draws = extract(mcmc)
+    draws, sets = draw(job.seed), 1
     while smallest_ess(diagnostics, draws) < job.target and common.cpu_of_process() < 600.0:
-        mcmc.post_warmup_state = mcmc.last_state
-        mcmc.run(mcmc.post_warmup_state.rng_key, *data)
-        more = extract(mcmc)
-        draws = {name: np.concatenate([value, more[name]], axis=1) for name, value in draws.items()}
+        more, sets = draw(job.seed + 100000 * sets), sets + 1
+        draws = {name: np.concatenate([value, more[name]]) for name, value in draws.items()}
     row = {"cold": {"cpu": common.cpu_of_process(), "wall": time.perf_counter() - START}}
     row["cold"]["draws"] = common.save(job.out, "cold", draws)
-    mcmc.post_warmup_state = None
     watch = common.Stopwatch()
-    mcmc.run(jax.random.key(job.seed + 2000), *data)
-    warm = extract(mcmc)
+    warm = draw(job.seed + 2000)
     row["warm"] = watch.read() | {"draws": common.save(job.out, "warm", warm)}
     return row
 
@@ -78,9 +77,9 @@ def speed(job) -> dict:
 def reference(job) -> dict:
     """A long run, whose draws stand in for a reference."""
     model, arguments = MODELS[job.posterior]
-    mcmc = sampler("diag-4-parallel-f64", model, warmup=2000, draws=10000)
-    mcmc.run(jax.random.key(job.seed), *arguments(pack.load_data(job.pack, job.posterior)))
-    return {"draws": common.save(job.out, "reference", extract(mcmc))}
+    data = arguments(pack.load_data(job.pack, job.posterior))
+    draws = sampler("diag-4-single-f64", model, data, warmup=2000, draws=10000)(job.seed)
+    return {"draws": common.save(job.out, "reference", draws)}
 
 
 def trace(job) -> dict:

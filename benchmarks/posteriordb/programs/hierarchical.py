@@ -12,7 +12,7 @@ import numpy as np
 import ppl
 from ppl import dist
 
-from .common import columns, flat
+from .common import columns
 
 Data = Mapping[str, Any]
 
@@ -65,8 +65,8 @@ def radon_program(data: Data) -> Any:
 @ppl.model
 def wells(X):
     """Flat alpha and beta; switched[n] ~ BernLogit(alpha + X[n] . beta)."""
-    alpha = ppl.sample("alpha", flat())
-    beta = ppl.sample("beta", flat((X.shape[1],)))
+    alpha = ppl.sample("alpha", dist.Flat())
+    beta = ppl.sample("beta", dist.Flat((X.shape[1],)))
 
     @ppl.plate("household", X)
     def household(x):
@@ -200,7 +200,7 @@ def half_t(df: int, scale: Any) -> Any:
     """The Student distribution on the positive numbers; one degree of freedom is the half-Cauchy."""
     if df == 1:
         return dist.HalfCauchy(scale)
-    return dist.LeftTruncatedDistribution(dist.StudentT(df, 0.0, scale), low=0.0)
+    return dist.truncated(dist.StudentT(df, 0.0, scale), low=0.0)
 
 
 def horseshoe_program(data: Data) -> Any:
@@ -220,7 +220,7 @@ def bym2(exposure, first, second, scaling):
     beta0 = ppl.sample("beta0", dist.Normal(0.0, 1.0))
     sigma = ppl.sample("sigma", dist.HalfNormal(1.0))
     rho = ppl.sample("rho", dist.Beta(0.5, 0.5))
-    phi = ppl.sample("phi", flat((areas,)))
+    phi = ppl.sample("phi", dist.Flat((areas,)))
     ppl.factor("smooth", -0.5 * jnp.sum((phi[first] - phi[second]) ** 2))
     ppl.factor("sum_to_zero", dist.Normal(0.0, 0.001 * areas).log_prob(phi.sum()))
 

@@ -12,7 +12,7 @@ import numpy as np
 import ppl
 from ppl import dist
 
-from .common import columns, constraints, flat
+from .common import columns
 
 Data = Mapping[str, Any]
 
@@ -23,8 +23,8 @@ def garch(steps, first_scale):
 
     (alpha1, beta1) is uniform on the triangle alpha1 + beta1 <= 1: a Dirichlet(1, 1, 1) with its slack.
     """
-    mu = ppl.sample("mu", flat())
-    alpha0 = ppl.sample("alpha0", flat((), constraints.positive))
+    mu = ppl.sample("mu", dist.Flat())
+    alpha0 = ppl.sample("alpha0", dist.FlatPositive())
     weights = ppl.sample("weights", dist.Dirichlet(jnp.ones(3)))
     alpha1 = ppl.record("alpha1", weights[0])
     beta1 = ppl.record("beta1", weights[1])
@@ -82,7 +82,7 @@ def hidden_markov(y):
     """Two states with N(mu[k], 1) emissions, 0 < mu[1] < mu[2]; the states are summed out."""
     theta1 = ppl.sample("theta1", dist.Dirichlet(jnp.ones(2)))
     theta2 = ppl.sample("theta2", dist.Dirichlet(jnp.ones(2)))
-    mu = ppl.sample("mu", flat((2,), constraints.positive_ordered_vector))
+    mu = ppl.sample("mu", dist.flat(dist.constraints.positive_ordered_vector, (2,)))
     ppl.factor("mu_prior", dist.Normal(jnp.array([3.0, 10.0]), 1.0).log_prob(mu).sum())
     log_emission = dist.Normal(mu, 1.0).log_prob(y[:, None])
     ppl.factor("y", forward_log_likelihood(log_emission, jnp.log(jnp.stack([theta1, theta2]))))
@@ -96,7 +96,7 @@ def hidden_markov_program(data: Data) -> Any:
 @ppl.model
 def two_normals(n):
     """A mixture of two normals with ordered means, each N(0, 2); theta weighs the lower component."""
-    mu = ppl.sample("mu", flat((2,), constraints.ordered_vector))
+    mu = ppl.sample("mu", dist.flat(dist.constraints.ordered_vector, (2,)))
     ppl.factor("mu_prior", dist.Normal(0.0, 2.0).log_prob(mu).sum())
     sigma = ppl.sample("sigma", dist.HalfNormal(2.0).expand([2]))
     theta = ppl.sample("theta", dist.Beta(5.0, 5.0))
@@ -104,8 +104,7 @@ def two_normals(n):
 
     @ppl.plate("observation", n)
     def observation(_):
-        mixing = dist.Categorical(probs=weights)
-        ppl.sample("y", dist.MixtureSameFamily(mixing, dist.Normal(mu, sigma)))
+        ppl.sample("y", dist.mixture(weights, dist.Normal(mu, sigma)))
 
 
 def two_normals_program(data: Data) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import ppl
 from ppl import dist
 
-from .common import columns, constraints, flat
+from .common import columns
 
 Data = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ Data = Mapping[str, Any]
 @ppl.model
 def kid_score(mom_hs, mom_iq):
     """Flat beta on R^3, sigma ~ HalfCauchy(2.5); score ~ N(beta . (1, hs, iq), sigma)."""
-    beta = ppl.sample("beta", flat((3,)))
+    beta = ppl.sample("beta", dist.Flat((3,)))
     sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
 
     @ppl.plate("child", mom_hs, mom_iq)
@@ -40,7 +40,7 @@ def kid_score_program(data: Data) -> Any:
 @ppl.model
 def kid_score_interaction(mom_hs, mom_iq):
     """As `kid_score`, with the product of the raw columns as fourth covariate."""
-    beta = ppl.sample("beta", flat((4,)))
+    beta = ppl.sample("beta", dist.Flat((4,)))
     sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
 
     @ppl.plate("child", mom_hs, mom_iq)
@@ -58,8 +58,8 @@ def kid_score_interaction_program(data: Data) -> Any:
 @ppl.model
 def log_earnings(height, male):
     """Flat beta on R^3, sigma flat on (0, inf); log earnings ~ N(beta . (1, height, male), sigma)."""
-    beta = ppl.sample("beta", flat((3,)))
-    sigma = ppl.sample("sigma", flat((), constraints.positive))
+    beta = ppl.sample("beta", dist.Flat((3,)))
+    sigma = ppl.sample("sigma", dist.FlatPositive())
 
     @ppl.plate("person", height, male)
     def person(height, male):
@@ -75,8 +75,8 @@ def log_earnings_program(data: Data) -> Any:
 @ppl.model
 def regression_flat(X):
     """Flat beta on R^p, sigma flat on (0, inf); y[n] ~ N(X[n] . beta, sigma), X (n, p)."""
-    beta = ppl.sample("beta", flat((X.shape[1],)))
-    sigma = ppl.sample("sigma", flat((), constraints.positive))
+    beta = ppl.sample("beta", dist.Flat((X.shape[1],)))
+    sigma = ppl.sample("sigma", dist.FlatPositive())
 
     @ppl.plate("observation", X)
     def observation(x):
@@ -133,7 +133,7 @@ def diamonds(X):
 
 def half_student_t(df: float, scale: float) -> Any:
     """StudentT(df, 0, scale) restricted to the positive numbers."""
-    return dist.LeftTruncatedDistribution(dist.StudentT(df, 0.0, scale), low=0.0)
+    return dist.truncated(dist.StudentT(df, 0.0, scale), low=0.0)
 
 
 def diamonds_program(data: Data) -> Any:
