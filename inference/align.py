@@ -97,9 +97,7 @@ def match(known: Known, program: Any) -> Match:
             continue
         partial[name] = places
         if unseen:
-            told = ", ".join(map(str, unseen[:5])) + (
-                f", ... ({len(unseen)} in all)" if len(unseen) > 5 else ""
-            )
+            told = ", ".join(map(str, unseen[:5])) + (f", ... ({len(unseen)} in all)" if len(unseen) > 5 else "")
             notes.append(f"'{name}' is drawn from its population for the new labels {told}")
     return Match(tuple(whole), partial, tuple(new), tuple(notes))
 
@@ -117,18 +115,14 @@ def _new_site(name: str, site: Any, known: Known, labels: dict[str, Any]) -> Non
     )
 
 
-def _places(
-    name: str, site: Any, info: Any, known: Known, labels: dict[str, Any]
-) -> tuple[Places | None, list]:
+def _places(name: str, site: Any, info: Any, known: Known, labels: dict[str, Any]) -> tuple[Places | None, list]:
     """Places of a site's elements in the fit, None where they are the fit's own; and the unseen labels."""
     from ppl import ModelError
 
     shape = known.draws[name].shape[2:]
     dims = known.dims.get(name, ())
     if len(shape) != len(site.shape):
-        raise ModelError(
-            f"'{name}' has shape {site.shape} in the new program and {shape} in the fit ({site.source})"
-        )
+        raise ModelError(f"'{name}' has shape {site.shape} in the new program and {shape} in the fit ({site.source})")
     index, unseen, same = [], [], True
     for axis, (dim, size) in enumerate(zip(site.dims, site.shape, strict=True)):
         old = known.coords.get(dims[axis]) if axis < len(dims) else None

@@ -61,9 +61,7 @@ def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any
     """
     inputs = jax.tree.map(np.asarray, inputs)
     rows = len(jax.tree.leaves(inputs)[0])
-    one = jax.eval_shape(
-        function, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
-    )
+    one = jax.eval_shape(function, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs))
     room(rows, one)
     size = chunk_size(rows, work + nbytes(one))
     results = jax.tree.map(lambda x: np.empty((rows, *x.shape[1:]), x.dtype), one)

@@ -120,18 +120,14 @@ def configure(engine: Any, init: Any = None, **overrides: int | None) -> Any:
         raise TypeError(f"infer takes an engine, not its class: write {engine.__name__}()")
     elif not hasattr(engine, "advance"):
         if not (hasattr(engine, "init") and hasattr(engine, "step")):
-            raise TypeError(
-                f"{engine!r} is neither an engine (start, advance, finish) nor a kernel (init, step)"
-            )
+            raise TypeError(f"{engine!r} is neither an engine (start, advance, finish) nor a kernel (init, step)")
         from .mcmc import Chains
 
         engine = Chains(engine)
     options = [f.name for f in dataclasses.fields(engine)]
     for name in given:
         if name not in options:
-            raise TypeError(
-                f"{type(engine).__name__} has no option '{name}'; its options are {', '.join(options)}"
-            )
+            raise TypeError(f"{type(engine).__name__} has no option '{name}'; its options are {', '.join(options)}")
     if "chains" in options and "chains" not in given and np.ndim(init) == 2:
         given["chains"] = len(init)
     if given.get("draws", 0) > (getattr(engine, "max_draws", None) or math.inf):
@@ -167,9 +163,7 @@ class _Run:
         except KeyboardInterrupt:
             self.interrupted = True
             if not self.monitor.done:
-                raise KeyboardInterrupt(
-                    f"interrupted in {self.monitor.phase}, before the first draw"
-                ) from None
+                raise KeyboardInterrupt(f"interrupted in {self.monitor.phase}, before the first draw") from None
             self.notes.append(f"interrupted after {self.monitor.done} draws per chain")
 
     def result(self, **facts: Any) -> Fit:
@@ -191,9 +185,7 @@ class _Run:
         n, planned = FIRST_BLOCK, False
         while True:
             began = time.perf_counter()
-            carry, block, done = _checked(
-                self.subject, self.engine.advance, self.carry, self.subject.density, n
-            )
+            carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, n)
             took = time.perf_counter() - began
             self.blocks.append(block)
             self.carry = carry
@@ -213,9 +205,7 @@ class _Run:
             return True
         if self.monitor.done < self.due:
             return False
-        self.cap = (
-            self.cap or getattr(self.engine, "max_draws", None) or EXTENSION * max(self.monitor.done, 1)
-        )
+        self.cap = self.cap or getattr(self.engine, "max_draws", None) or EXTENSION * max(self.monitor.done, 1)
         drawn = [b.positions for b in self.blocks if b.phase == "sampling" and b.positions is not None]
         verdict = self.rule(np.concatenate(drawn, axis=1))
         self.verdict = verdict.text
@@ -234,9 +224,7 @@ class _Run:
         if self.budget is None or self.monitor.elapsed < self.budget:
             return False
         if not self.monitor.done:
-            raise TimeoutError(
-                f"time_budget={self.budget:g} s ended in {self.monitor.phase}, before the first draw"
-            )
+            raise TimeoutError(f"time_budget={self.budget:g} s ended in {self.monitor.phase}, before the first draw")
         self.notes.append(f"time_budget={self.budget:g} s ended after {self.monitor.done} draws per chain")
         return True
 
@@ -271,9 +259,7 @@ def _is_start_error(error: Exception) -> bool:
 
 
 def _remarks(subject: Subject) -> list[str]:
-    if subject.program is None or any(
-        s.kind in ("observed", "factor") for s in subject.program.sites.values()
-    ):
+    if subject.program is None or any(s.kind in ("observed", "factor") for s in subject.program.sites.values()):
         return []
     return ["nothing is conditioned: these are draws from the prior"]
 

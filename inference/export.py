@@ -29,7 +29,7 @@ def tree(fit: Any) -> Any:
 def dataset(fit: Any, group: str) -> Any:
     """One group as an ``xarray.Dataset``; empty where the fit has no such group."""
     if group in fit.stored:
-        return fit.stored[group].to_dataset()
+        return fit.stored[group]
     leading: tuple[str, ...] = ("chain", "draw")
     if group == "posterior":
         arrays: Mapping[str, Any] = fit.values
@@ -78,9 +78,7 @@ def labelled(
                 names[axis] = f"{name}_dim_{axis - len(leading)}"
         sizes |= dict(zip(names, value.shape, strict=True))
         variables[name] = xr.Variable(tuple(names), value)
-    index = {
-        dim: np.asarray(coords[dim]) if dim in coords else np.arange(size) for dim, size in sizes.items()
-    }
+    index = {dim: np.asarray(coords[dim]) if dim in coords else np.arange(size) for dim, size in sizes.items()}
     return xr.Dataset(variables, coords=index, attrs=dict(attrs))
 
 

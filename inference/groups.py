@@ -44,6 +44,7 @@ def shapes(fit: Any, group: str) -> Mapping[str, Any]:
         if fit.draws.warmup_positions is None:
             return {}
         leading, inner = fit.draws.warmup_positions.shape[:2], _inner(fit, "generated")
+        inner = inner or {"z": fit.draws.warmup_positions[0, 0]}
     elif group in ("log_likelihood", "log_prior"):
         leading, inner = (chains, draws), _inner(fit, _METHODS[group])
     elif fit.program is None:
@@ -74,7 +75,11 @@ def generated(fit: Any, positions: np.ndarray) -> Arrays:
     """Latent sites and records at positions of shape (chains, draws, dim)."""
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
-    return over_draws(fit.density, "generated", positions)
+    values = over_draws(fit.density, "generated", positions)
+    if fit.program is None:
+        return values
+    # Compiled functions return dicts in alphabetical order.
+    return {name: values[name] for name in fit.program.sites if name in values}
 
 
 def observed(program: Any) -> Arrays:
@@ -82,9 +87,7 @@ def observed(program: Any) -> Arrays:
     if program is None:
         return {}
     return {
-        name: np.asarray(value)
-        for name, value in program.conditions.items()
-        if program.sites[name].kind == "observed"
+        name: np.asarray(value) for name, value in program.conditions.items() if program.sites[name].kind == "observed"
     }
 
 

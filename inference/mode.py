@@ -79,10 +79,7 @@ class Laplace:
     def __repr__(self) -> str:
         """Mode and standard deviation of every coordinate."""
         sd = np.linalg.norm(np.asarray(self.cholesky), axis=1)
-        shown = [
-            f"{n} {m:.4g} +- {s:.2g}"
-            for n, m, s in zip(self.labels, np.asarray(self.position), sd, strict=True)
-        ]
+        shown = [f"{n} {m:.4g} +- {s:.2g}" for n, m, s in zip(self.labels, np.asarray(self.position), sd, strict=True)]
         more = f", ... ({len(shown)})" if len(shown) > 8 else ""
         return f"<Laplace (unconstrained): {', '.join(shown[:8])}{more}; log evidence {float(self.log_evidence):.4g}>"
 
@@ -110,9 +107,7 @@ def laplace(program: Any, *, seed: int = 0, restarts: int = 4, init: Any = None)
         if points is None:
             rng = host_rng(seed, _START)
             # The origin first: many models are at their best near it.
-            points = np.concatenate(
-                [np.zeros((1, subject.dim)), rng.uniform(-2, 2, (restarts - 1, subject.dim))]
-            )
+            points = np.concatenate([np.zeros((1, subject.dim)), rng.uniform(-2, 2, (restarts - 1, subject.dim))])
         labels = tuple(getattr(subject.density, "labels", None) or (f"z[{i}]" for i in range(subject.dim)))
         value, position = _best(subject, np.atleast_2d(points))
         return _approximate(subject, labels, value, position)
@@ -177,17 +172,14 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
 
     for _ in range(20):
         hessian, gradient = (np.asarray(x) for x in _curvature(subject.density, position))
-        values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
-        if (
-            not np.isfinite(values).all()
-            or np.abs(position).max() > _LARGE
-            or values[0] <= 1e-10 * max(values[-1], 1e-300)
-        ):
-            worst = int(np.argmax(np.abs(vectors[:, 0]) if np.isfinite(vectors).all() else np.abs(position)))
+        finite = bool(np.isfinite(hessian).all()) and np.abs(hessian).max() < 1e150
+        values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T) if finite else -np.diag(np.abs(position)))
+        if values[0] <= 1e-10 * values[-1] or np.abs(position).max() > _LARGE:
+            worst = int(np.argmax(np.abs(vectors[:, 0])))
             raise ModelError(
                 f"the density has no proper maximum: it is flat or still rising in a direction that is mostly "
-                f"'{labels[worst]}' (at {position[worst]:.4g}, unconstrained; log density {value:.4g}). A scale of "
-                "latent variables has no joint mode with them; use infer, or a non-centred parameterisation."
+                f"'{labels[worst]}' (at {position[worst]:.4g}, unconstrained; log density {value:.4g}). A scale "
+                "of latent variables has no joint mode with them; use infer, or a non-centred parameterisation."
             )
         step = vectors @ ((vectors.T @ gradient) / values)
         if gradient @ step < 1e-18:
@@ -202,9 +194,7 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
     evidence = value + 0.5 * len(position) * np.log(2 * np.pi) - 0.5 * float(np.sum(np.log(values)))
     generated = getattr(subject.density, "generated", None)
     at_mode = (
-        {"z": position}
-        if generated is None
-        else jax.tree.map(np.asarray, dict(_generated(subject.density, position)))
+        {"z": position} if generated is None else jax.tree.map(np.asarray, dict(_generated(subject.density, position)))
     )
     return Laplace(position, cholesky, np.float64(evidence), at_mode, labels)
 

@@ -32,9 +32,7 @@ def predict(fit: Any, program: Any, names: Iterable[str] | None, seed: int) -> A
     from .export import dims_of, flat, labelled
 
     if program is None and fit.program is None:
-        raise ppl.ModelError(
-            "this fit does not know its program: predict(program), or load(path, program=...)"
-        )
+        raise ppl.ModelError("this fit does not know its program: predict(program), or load(path, program=...)")
     bare = unconditioned(fit.program if program is None else program)
     known = knowledge(fit)
     found = match(known, bare)
@@ -75,11 +73,11 @@ def simulated_shapes(fit: Any, clamped: bool) -> Mapping[str, Any]:
         observed = knowledge(fit).observed
         _refuse_factors(bare, observed)
     else:
-        bare.check_simulable()
+        from ppl.check import check_simulable
+
+        check_simulable(bare)
     return {
-        name: jax.ShapeDtypeStruct(site.shape, site.dtype)
-        for name, site in bare.sites.items()
-        if site.kind != "factor"
+        name: jax.ShapeDtypeStruct(site.shape, site.dtype) for name, site in bare.sites.items() if site.kind != "factor"
     }
 
 
@@ -108,9 +106,7 @@ def sites(program: Any) -> dict[str, list[str]]:
     """What a fit without its program has to remember: latent and observed sites, dims with labels."""
     if program is None:
         return {}
-    kinds = {
-        kind: [n for n, site in program.sites.items() if site.kind == kind] for kind in ("latent", "observed")
-    }
+    kinds = {kind: [n for n, site in program.sites.items() if site.kind == kind] for kind in ("latent", "observed")}
     return {**kinds, "labelled": list(program.coords)}
 
 
@@ -136,9 +132,7 @@ def simulate(
     return in_chunks(run, inputs, work)
 
 
-def _function(
-    program: Any, given: tuple[str, ...], partly: tuple[str, ...], names: tuple[str, ...]
-) -> Callable:
+def _function(program: Any, given: tuple[str, ...], partly: tuple[str, ...], names: tuple[str, ...]) -> Callable:
     """The compiled simulation, kept for programs that differ by their data only."""
     identity = (program.key(), tuple(program.roles.items()), given, partly, names)
     if identity not in _compiled:
@@ -157,9 +151,7 @@ def _build(program: Any, partly: tuple[str, ...], names: tuple[str, ...]) -> Cal
 
         def play(values: Any) -> Any:
             given = {**values, **fixed}
-            return program.play(data, given=given, known=known, key=key, keep=("value",))[1].out.get(
-                "value", {}
-            )
+            return program.play(data, given=given, known=known, key=key, keep=("value",))[1].out.get("value", {})
 
         # In the order of the model: the new elements of a site follow the old elements of its parents.
         given = {name: value for name, value in inputs["given"].items() if name not in partly}
@@ -172,15 +164,11 @@ def _build(program: Any, partly: tuple[str, ...], names: tuple[str, ...]) -> Cal
     return jax.jit(jax.vmap(one, in_axes=(None, None, None, None, 0)))
 
 
-def _posterior_simulation(
-    fit: Any, bare: Any, known: Known, found: Match, wanted: list[str], seed: int
-) -> Arrays:
+def _posterior_simulation(fit: Any, bare: Any, known: Known, found: Match, wanted: list[str], seed: int) -> Arrays:
     drawn = {name for name, site in bare.sites.items() if site.kind == "latent"} - {*found.whole}
     _refuse_factors(bare, drawn)
     chains, draws = fit.draws.positions.shape[:2]
-    rows = {
-        name: known.draws[name].reshape(chains * draws, *known.draws[name].shape[2:]) for name in known.draws
-    }
+    rows = {name: known.draws[name].reshape(chains * draws, *known.draws[name].shape[2:]) for name in known.draws}
     given = {name: rows[name] for name in found.whole}
     given |= {name: places.take(rows[name]) for name, places in found.partial.items()}
     flat = simulate(bare, given, found.partial, wanted, chains * draws, seed)
@@ -213,13 +201,7 @@ def _refuse_joint(fit: Any, bare: Any, known: Known, wanted: list[str], asked: b
     infos = bare.learned()
     for name in wanted:
         info = infos[name]
-        if (
-            name in known.observed
-            and info.kind == "sample"
-            and not info.plates
-            and not info.batch
-            and info.shape
-        ):
+        if name in known.observed and info.kind == "sample" and not info.plates and not info.batch and info.shape:
             raise ModelError(
                 f"'{name}' was observed as one joint vector ({info.family}, {info.source}); with new inputs its draws "
                 "would not know the observed ones. Put the observed and the new points into one program and condition "

@@ -149,9 +149,7 @@ class Bar:
             return
         self.last = now
         monitor.glance(blocks)
-        self.bar.update(
-            self.task, total=total, completed=monitor.done, phase=monitor.phase, words=monitor.words()
-        )
+        self.bar.update(self.task, total=total, completed=monitor.done, phase=monitor.phase, words=monitor.words())
 
     def close(self) -> None:
         """Take the bar away."""

@@ -45,8 +45,8 @@ class Fit:
     manifest: dict[str, Any]
     notes: tuple[str, ...] = ()
     stored: dict[str, Any] = field(default_factory=dict)
-    _groups: dict[str, Arrays] = field(default_factory=dict)
-    _datasets: dict[str, Any] = field(default_factory=dict)
+    _groups: dict[str, Arrays] = field(default_factory=dict, init=False)
+    _datasets: dict[str, Any] = field(default_factory=dict, init=False)
 
     @cached_property
     def values(self) -> Arrays:
@@ -65,6 +65,8 @@ class Fit:
 
     def __getattr__(self, name: str) -> Any:
         """A group by name (``fit.posterior``, ``fit.log_likelihood``, ...), as an ``xarray.Dataset``."""
+        if name in type(self).__dict__:
+            return object.__getattribute__(self, name)  # a property failed: show its own error
         if name not in groups.LIGHT + groups.HEAVY:
             raise AttributeError(f"Fit has no attribute {name!r}")
         data = self.dataset(name)
@@ -96,10 +98,10 @@ class Fit:
     @property
     def labels(self) -> list[str]:
         """Names of the unconstrained coordinates."""
+        if "unconstrained_posterior" in self.stored:
+            return list(self.stored["unconstrained_posterior"].coords["unconstrained"].values.tolist())
         labels = getattr(self.density, "labels", None)
-        return (
-            list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.positions.shape[2])]
-        )
+        return list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.positions.shape[2])]
 
     @property
     def divergences(self) -> int:
@@ -120,9 +122,7 @@ class Fit:
             rhat = np.asarray(diagnostics.rhat(self.draws.positions))
         worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
         if not rhat[worst] <= 1.01:
-            found.append(
-                f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer"
-            )
+            found.append(f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer")
         return found
 
     def summary(self, names: Iterable[str] | None = None) -> Any:
@@ -179,9 +179,7 @@ class Fit:
         chains, draws = self.draws.positions.shape[:2]
         names = list(self.stored["posterior"].data_vars) if "posterior" in self.stored else _names(self)
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-        return (
-            f"<Fit of {shown}: {chains} chains x {draws} draws" + "".join(f"; {n}" for n in self.notes) + ">"
-        )
+        return f"<Fit of {shown}: {chains} chains x {draws} draws" + "".join(f"; {n}" for n in self.notes) + ">"
 
     def _context(self) -> Any:
         return floats.context(self.manifest.get("precision", "float64"))

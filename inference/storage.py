@@ -43,17 +43,14 @@ def save(fit: Fit, path: Any, groups: Iterable[str] | str | None = None) -> None
 
         wanted = set(choose(known.LIGHT + known.HEAVY, groups))
     cheap = ("warmup_sample_stats",)
-    nodes = {
-        name: fit.dataset(name)
-        for name in known.LIGHT + known.HEAVY
-        if name in wanted.union(known.LIGHT, cheap)
-    }
+    nodes = {name: fit.dataset(name) for name in known.LIGHT + known.HEAVY if name in wanted.union(known.LIGHT, cheap)}
     nodes = {name: data for name, data in nodes.items() if data.data_vars}
     if fit.draws.warmup_positions is not None:
         nodes["warmup_unconstrained"] = xr.Dataset(
             {"z": (("chain", "draw", "unconstrained"), fit.draws.warmup_positions)}
         )
-    text = json.dumps({"manifest": fit.manifest, "notes": list(fit.notes)})
+    order = {name: list(data.data_vars) for name, data in nodes.items()}
+    text = json.dumps({"manifest": fit.manifest, "notes": list(fit.notes), "order": order})
     root = xr.Dataset(attrs={_TEXT: text})
     tree = xr.DataTree.from_dict({"/": root, **{name: _storable(data) for name, data in nodes.items()}})
     tree.to_zarr(path, consolidated=False, zarr_format=3)
@@ -76,8 +73,9 @@ def load(path: Any, program: Any = None) -> Fit:
     if not path.is_dir():
         raise FileNotFoundError(f"no saved fit at {path}")
     with xr.open_datatree(path, engine="zarr", consolidated=False, chunks=None) as tree:
-        stored = {name: node.to_dataset().load() for name, node in tree.children.items()}
         text = json.loads(tree.attrs[_TEXT])
+        order = text["order"]
+        stored = {name: _readable(node.to_dataset().load())[order[name]] for name, node in tree.children.items()}
     warm = stored.pop("warmup_unconstrained", None)
     draws = Draws(
         positions=stored["unconstrained_posterior"]["z"].values,
@@ -116,7 +114,22 @@ def _matching(program: Any, stored: dict[str, Any], draws: Draws, precision: str
 def _storable(data: Any) -> Any:
     """Without attributes (the root has them), encodings of an earlier file and object arrays."""
     data = data.drop_attrs().drop_encoding()
-    text = {name: np.asarray(c.values.astype(str)) for name, c in data.coords.items() if c.dtype.kind == "O"}
+    # Zarr has a specification for text of any length, and none for text of a fixed one.
+    text = {
+        name: (c.dims, c.values.astype(np.dtypes.StringDType()))
+        for name, c in data.coords.items()
+        if c.dtype.kind in "OUT"
+    }
+    return data.assign_coords(text)
+
+
+def _readable(data: Any) -> Any:
+    """Text as NumPy's ordinary strings."""
+    text = {
+        name: (c.dims, np.array(c.values.tolist(), dtype=str))
+        for name, c in data.coords.items()
+        if c.dtype.kind in "OT"
+    }
     return data.assign_coords(text)
 
 

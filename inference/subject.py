@@ -52,9 +52,7 @@ def make_subject(target: Any, init: Any = None) -> Subject:
         density = ppl.compile(target)
         return Subject(target, density, int(density.dim))
     if not callable(target):
-        raise TypeError(
-            f"infer takes a program or a log density, not {type(target).__name__}; call the model first"
-        )
+        raise TypeError(f"infer takes a program or a log density, not {type(target).__name__}; call the model first")
     if hasattr(target, "condition") or _is_model(target):
         raise TypeError("infer takes a program: call the model with its arguments, model(...).condition(...)")
     dim = getattr(target, "dim", None)
@@ -103,8 +101,7 @@ def _refuse(program: Any) -> None:
     latents = [site for site in program.sites.values() if site.kind == "latent"]
     if not latents:
         raise ppl.ModelError(
-            f"{_name(program)} has no latent site: there is nothing to infer. "
-            "To draw from it use program.sample(seed)."
+            f"{_name(program)} has no latent site: there is nothing to infer. To draw from it use program.sample(seed)."
         )
     for site in latents:
         if site.discrete:
@@ -123,6 +120,4 @@ def _is_model(target: Any) -> bool:
 
 
 def _name(program: Any) -> str:
-    return (
-        f"program '{getattr(program.model, '__name__', None) or getattr(program.model, 'name', 'program')}'"
-    )
+    return f"program '{getattr(program.model, '__name__', None) or getattr(program.model, 'name', 'program')}'"

@@ -46,9 +46,7 @@ class Summary:
         if key not in self.labels:
             from ppl import ModelError
 
-            raise ModelError(
-                f"the summary has no row or column {key!r}{nearest(key, (*self.labels, *COLUMNS))}"
-            )
+            raise ModelError(f"the summary has no row or column {key!r}{nearest(key, (*self.labels, *COLUMNS))}")
         return dict(zip(COLUMNS, map(float, self.values[self.labels.index(key)]), strict=True))
 
     def to_dataframe(self) -> Any:
@@ -62,14 +60,11 @@ class Summary:
         rows = [("", *COLUMNS)]
         for label, row in zip(self.labels[:SHOWN], self.values[:SHOWN], strict=True):
             sd, error = row[1], row[4]
-            rows.append(
-                (label, *(_text(x, column, sd, error) for x, column in zip(row, COLUMNS, strict=True)))
-            )
+            rows.append((label, *(_text(x, column, sd, error) for x, column in zip(row, COLUMNS, strict=True))))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             )
             for row in rows
         ]
@@ -113,9 +108,7 @@ def summarize(fit: Any, names: Iterable[str] | None = None) -> Summary:
             diagnostics.ess_tail(draws),
             diagnostics.rhat_rank(draws),
         ]
-    return Summary(
-        tuple(labels), np.stack([np.asarray(c, float) for c in columns], axis=1), tuple(fit.warnings())
-    )
+    return Summary(tuple(labels), np.stack([np.asarray(c, float) for c in columns], axis=1), tuple(fit.warnings()))
 
 
 def element_labels(fit: Any, name: str) -> list[str]:
@@ -134,9 +127,7 @@ def element_labels(fit: Any, name: str) -> list[str]:
     for axis, size in enumerate(shape):
         labels = coords.get(dims[axis]) if axis < len(dims) else None
         axes.append(
-            [str(x) for x in labels]
-            if labels is not None and len(labels) == size
-            else list(map(str, range(size)))
+            [str(x) for x in labels] if labels is not None and len(labels) == size else list(map(str, range(size)))
         )
     return [name + (f"[{', '.join(index)}]" if index else "") for index in itertools.product(*axes)]
 

@@ -46,7 +46,7 @@ class Gaussian:
         z = self.mean + self.sd * z
         if self.stuck:
             z = z + 100.0 * np.arange(self.chains)[:, None, None]
-        stats = {"lp": -0.5 * (z**2).sum(-1), "diverging": np.zeros((self.chains, n), bool)}
+        stats = {"energy": 0.5 * (z**2).sum(-1), "diverging": np.zeros((self.chains, n), bool)}
         carry = {**carry, "at": at + n, "blocks": carry["blocks"] + 1}
         return carry, Block(phase, z, stats, {"step_size": 0.5}), at + n >= self.warmup + self.draws
 

@@ -178,7 +178,7 @@ def test_an_interrupt_before_the_first_draw_is_raised_again():
 @ppl.model
 def discrete():
     k = ppl.sample("k", dist.Bernoulli(0.5))
-    ppl.sample("y", dist.Normal(1.0 * k, 1.0))
+    ppl.sample("y", dist.Normal(jnp.where(k == 1, 1.0, 0.0), 1.0))
 
 
 @ppl.model
