@@ -10,8 +10,8 @@ coordinates A~ = F^{-1} A F^{-T} and B~ = F' B F should be near a multiple of I:
 With B1 = L L' and L' A1 L = U e U', the new factor is F L^{-T} U e^{1/4}. Shrinkage in the previous
 coordinates keeps the estimate equivariant under linear maps; on a Gaussian it is exact from d + 1 draws when k = 0.
 
-References: Seyboldt, Carlson, Carpenter (2026), nutpie's Fisher divergence metric; Bhatia (2007), Positive
-Definite Matrices, ch. 4, for the geometric mean.
+References: Seyboldt, Carlson, Carpenter (2026), Preconditioning Hamiltonian Monte Carlo by minimizing Fisher
+divergence, arXiv:2603.18845; Bhatia (2007), Positive Definite Matrices, ch. 4, for the geometric mean.
 """
 
 from __future__ import annotations
