@@ -29,6 +29,13 @@ def hidden_autoregression(steps, location, scale):
 
     Returns:
         States x[1..T], shape (T,).
+
+    Example:
+        >>> import numpy as np
+        >>> program = hidden_autoregression(2, 9.0, 1.0).condition(y=np.array([9.0, 10.0]))
+        >>> start = {"mu": 9.0, "phi": 0.5, "tau": 1.0, "sigma": 1.0, "e0": 0.0, "e": np.zeros(2)}
+        >>> round(float(program.log_prob(start)), 3)
+        -9.322
     """
     mu = ppl.sample("mu", dist.Normal(location, 2.0 * scale))
     phi = ppl.sample("phi", dist.Beta(5.0, 1.0))

@@ -29,6 +29,13 @@ def gaussian_mixture(n, location, scale):
 
     Returns:
         Means of the components, shape (2,).
+
+    Example:
+        >>> import numpy as np
+        >>> program = gaussian_mixture(2, 0.0, 1.0).condition(y=np.array([0.0, 2.0]))
+        >>> values = {"low": 0.0, "gap": 2.0, "sigma": np.ones(2), "w": 0.5}
+        >>> round(float(program.log_prob(values)), 3)
+        -7.047
     """
     low = ppl.sample("low", dist.Normal(location, 2.0 * scale))
     gap = ppl.sample("gap", dist.HalfNormal(2.0 * scale))

@@ -28,6 +28,12 @@ def weibull_survival(X, event):
 
     Returns:
         Log scales, shape (n,).
+
+    Example:
+        >>> import numpy as np
+        >>> program = weibull_survival(np.zeros((2, 1)), np.array([1, 0])).condition(time=np.array([1.0, 2.0]))
+        >>> round(float(program.log_prob({"alpha": 0.0, "beta": np.zeros(1), "shape": 1.0})), 3)
+        -7.366
     """
     alpha = ppl.sample("alpha", dist.Normal(0.0, 5.0))
     beta = ppl.sample("beta", dist.Normal(0.0, 2.0).expand([X.shape[1]]), dims="covariate")

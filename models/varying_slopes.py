@@ -31,6 +31,13 @@ def varying_slopes(group, x, labels, location, scale):
 
     Returns:
         Coefficients by group, shape (groups, 2).
+
+    Example:
+        >>> import numpy as np
+        >>> program = varying_slopes(np.array([0, 1]), np.zeros(2), ("a", "b"), np.zeros(2), np.ones(2))
+        >>> values = {"beta": np.zeros(2), "tau": np.ones(2), "L": np.eye(2), "sigma": 1.0, "z": np.zeros((2, 2))}
+        >>> round(float(program.condition(y=np.zeros(2)).log_prob(values)), 3)
+        -11.203
     """
     beta = ppl.sample("beta", dist.Normal(location, 2.0 * scale), dims="coefficient")
     tau = ppl.sample("tau", dist.HalfNormal(scale), dims="coefficient")

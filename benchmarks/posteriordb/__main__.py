@@ -24,7 +24,7 @@ def draws_of(fit: Any, wanted: set[str]) -> pack.Draws:
     """The scalars of the wanted variables from a fit."""
     found: pack.Draws = {}
     for name in sorted(wanted):
-        found |= pack.scalars(name, np.asarray(fit.posterior[name]))
+        found |= pack.scalars(name, np.asarray(fit.values[name]))
     return found
 
 

@@ -17,7 +17,7 @@ def extract(fit, job) -> dict[str, np.ndarray]:
     """Draws of the compared variables."""
     reference = pack.load_reference(job.pack, job.posterior)
     wanted = {pack.base(key) for key in reference} if reference else set(OF_INTEREST[job.posterior])
-    return {name: np.asarray(fit.posterior[name]) for name in sorted(wanted)}
+    return {name: np.asarray(fit.values[name]) for name in sorted(wanted)}
 
 
 def speed(job) -> dict:

@@ -66,7 +66,7 @@ def lotka_volterra(times):
         prey, predator = jnp.exp(jnp.minimum(log_state, 30.0))
         return jnp.stack([theta[0] - theta[1] * predator, theta[3] * prey - theta[2]])
 
-    @ppl.plate("year", rk4(field, jnp.log(z_init), times, steps=20))
+    @ppl.plate("year", rk4(field, jnp.log(z_init), times, steps=10))
     def year(log_state):
         ppl.sample("y", dist.LogNormal(log_state, sigma))
 
@@ -89,7 +89,7 @@ def one_compartment(times, dose, volume):
         c = jnp.maximum(state, 0.0)
         return k_a * dose / volume * jnp.exp(-k_a * t) - V_m / volume * c / (K_m + c)
 
-    @ppl.plate("sample", rk4(field, jnp.zeros(1), times, steps=20)[:, 0])
+    @ppl.plate("sample", rk4(field, jnp.zeros(1), times, steps=10)[:, 0])
     def concentration(c):
         ppl.sample("C_hat", dist.LogNormal(jnp.log(jnp.maximum(c, 1e-12)), sigma))
 

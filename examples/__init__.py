@@ -1,0 +1,1 @@
+"""One short script per family of models, on published data: ``python -m examples.eight_schools``."""
