@@ -130,8 +130,8 @@ def _places(name: str, site: Any, info: Any, known: Known, labels: dict[str, Any
         if old is None or new is None:
             if size != shape[axis]:
                 raise ModelError(
-                    f"'{name}' has shape {site.shape} in the new program and {shape} in the fit, and no labels tell which "
-                    f"elements are the same ({site.source}). Give the plate labels, in both programs: "
+                    f"'{name}' has shape {site.shape} in the new program and {shape} in the fit, and no labels tell "
+                    f"which elements are the same ({site.source}). Give the plate labels, in both programs: "
                     f"ppl.plate('{dim}', ..., coords=labels)."
                 )
             index.append(np.arange(size))

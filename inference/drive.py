@@ -31,8 +31,8 @@ FIRST_BLOCK = 100
 BLOCK_SECONDS = (0.25, 2.0)
 """Blocks double below the first and halve above the second: frequent enough to stop, rare enough to cost nothing."""
 
-GROWTH = 1.25
-"""A stopping rule is judged again after the draws have grown by this factor, because judging costs."""
+GROWTH = (1.25, 4.0)
+"""A stopping rule is judged again after the draws have grown as much as it guesses, within these factors."""
 
 EXTENSION = 10
 """Times the planned draws at which a stopping rule is given up, for engines without ``max_draws``."""
@@ -182,10 +182,12 @@ class _Run:
         return Fit(self.subject.program, density, draws, about, notes=tuple(self.notes))
 
     def _loop(self) -> None:
+        goal = getattr(self.engine, "draws", None) or 0
         n, planned = FIRST_BLOCK, False
+        size = min(n, goal) if goal else n
         while True:
             began = time.perf_counter()
-            carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, n)
+            carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, size)
             took = time.perf_counter() - began
             self.blocks.append(block)
             self.carry = carry
@@ -196,8 +198,9 @@ class _Run:
             if (planned and self._enough()) or self._late():
                 return
             n = _next(n, took)
-            if planned:
-                n = max(1, min(n, math.ceil(self.due) - self.monitor.done))
+            # No more than what was asked for: the planned draws, then what the rule is judged on next.
+            left = (math.ceil(self.due) if planned else goal) - self.monitor.done
+            size = min(n, left) if left > 0 else n
 
     def _enough(self) -> bool:
         """Whether a run that has done its planned work may end."""
@@ -209,7 +212,7 @@ class _Run:
         drawn = [b.positions for b in self.blocks if b.phase == "sampling" and b.positions is not None]
         verdict = self.rule(np.concatenate(drawn, axis=1))
         self.verdict = verdict.text
-        self.due = min(self.monitor.done * GROWTH, self.cap)
+        self.due = min(self.monitor.done * float(np.clip(1.05 * verdict.growth, *GROWTH)), self.cap)
         if verdict.met or self.monitor.done < self.cap:
             return verdict.met
         note = (

@@ -6,7 +6,6 @@ predictive and prior draws) are computed when somebody reads them.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,16 +94,20 @@ def constants(program: Any) -> Arrays:
     """The array arguments of the model by parameter name, and what ``do`` has fixed."""
     if program is None:
         return {}
-    bound = inspect.signature(program.model).bind(*program.args, **program.kwargs)
     found: Arrays = {}
-    for name, value in bound.arguments.items():
-        if isinstance(value, bool | int | float | str) or value is None or callable(value):
-            continue
-        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+    for name, value in program.inputs.items():
+        for path, leaf in jax.tree_util.tree_flatten_with_path(value, is_leaf=_numbers)[0]:
             label = name + "".join(f"/{_key(entry)}" for entry in path)
-            if isinstance(leaf, np.ndarray | jax.Array):
+            if hasattr(leaf, "__array__") or _numbers(leaf):
                 found[label] = np.asarray(leaf)
-    return found
+    found = {name: value for name, value in found.items() if value.ndim and value.dtype.kind in "biufU"}
+    done = {name: np.asarray(value) for name, value in program.fixed.items() if program.roles[name] == "done"}
+    return {**found, **done}
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value is a list of numbers, which users mean as an array."""
+    return isinstance(value, list) and bool(value) and all(isinstance(x, int | float | np.number) for x in value)
 
 
 _METHODS = {"log_likelihood": "pointwise", "log_prior": "log_prior", "generated": "generated"}

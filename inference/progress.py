@@ -24,6 +24,10 @@ GLANCE_SHARE = 0.02
 """Share of the elapsed time that may go into the R-hat and ESS of the display."""
 
 
+FIRST, MOST = ("step_size", "divergences", "R-hat", "ESS"), 6
+"""Numbers that are shown before others, and how many are shown."""
+
+
 @dataclass
 class Monitor:
     """What is known about a run so far, in words.
@@ -75,7 +79,9 @@ class Monitor:
 
     def words(self) -> str:
         """The numbers as one line."""
-        parts = [f"{name} {_number(value)}" for name, value in self.metrics.items()]
+        numbers = {name: value for name, value in self.metrics.items() if not isinstance(value, str)}
+        names = [*(n for n in FIRST if n in numbers), *(n for n in numbers if n not in FIRST)][:MOST]
+        parts = [f"{name} {_number(numbers[name])}" for name in names]
         if self.done:
             parts.insert(0, f"{self.done} draws")
         return ", ".join(parts)
@@ -188,8 +194,8 @@ def _in_notebook() -> bool:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int | np.integer):
+    if isinstance(value, bool | int | np.integer):
         return str(int(value))
-    return f"{float(value):.3g}" if abs(float(value) - 1) > 0.1 else f"{float(value):.4g}"
+    if abs(value) >= 1000:
+        return f"{float(value):.0f}"
+    return f"{float(value):.3g}" if abs(float(value) - 1) > 0.1 else f"{float(value):.3f}"

@@ -115,9 +115,8 @@ class Fit:
         found = list(self.notes)
         if self.divergences:
             share = self.divergences / self.draws.positions[..., 0].size
-            found.append(
-                f"{self.divergences} divergent transitions ({share:.1%}): the draws miss part of the posterior"
-            )
+            risk = ": the draws may miss where the density curves sharply" if share > 1e-3 else ""
+            found.append(f"{self.divergences} divergent transitions ({share:.2g} of all){risk}")
         with np.errstate(all="ignore"):
             rhat = np.asarray(diagnostics.rhat(self.draws.positions))
         worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
@@ -177,13 +176,9 @@ class Fit:
     def __repr__(self) -> str:
         """Sites, size and trouble in a few words."""
         chains, draws = self.draws.positions.shape[:2]
-        names = list(self.stored["posterior"].data_vars) if "posterior" in self.stored else _names(self)
+        names = list((self.manifest.get("sites") or {}).get("latent") or self.values)
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         return f"<Fit of {shown}: {chains} chains x {draws} draws" + "".join(f"; {n}" for n in self.notes) + ">"
 
     def _context(self) -> Any:
         return floats.context(self.manifest.get("precision", "float64"))
-
-
-def _names(fit: Fit) -> list[str]:
-    return list(getattr(fit.density, "layout", None) or ["z"])

@@ -19,10 +19,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a rule is met, and the numbers that say so."""
+    """Whether a rule is met, and the numbers that say so.
+
+    Attributes:
+        met: Whether to stop.
+        text: The numbers.
+        growth: By how much the draws must grow, by a guess, to meet it; saves judging in vain.
+    """
 
     met: bool
     text: str
+    growth: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,16 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
 
         if positions.shape[1] < 4:
             return Verdict(False, f"{positions.shape[1]} draws per chain")
-        least = _least(diagnostics.ess_bulk(positions), diagnostics.ess_tail(positions))
+        # The dear quantities only when the others are fine: judging can cost more than sampling.
+        bulk = _least(diagnostics.ess_bulk(positions))
+        if bulk < n:
+            return Verdict(False, f"least bulk ESS {bulk:.0f}", n / max(bulk, 1.0))
+        tail = _least(diagnostics.ess_tail(positions))
+        if tail < n:
+            return Verdict(False, f"least tail ESS {tail:.0f}", n / max(tail, 1.0))
         worst = _greatest(diagnostics.rhat_rank(positions))
-        met = least >= n and worst <= rhat
-        return Verdict(bool(met), f"least ESS {least:.0f}, largest R-hat {worst:.3f}")
+        text = f"least ESS {min(bulk, tail):.0f}, largest R-hat {worst:.3f}"
+        return Verdict(bool(worst <= rhat), text)
 
     wanted = f"ESS >= {n:g}" + (f" and R-hat <= {rhat:g}" if np.isfinite(rhat) else "")
     return Rule(wanted, judge)
@@ -102,15 +115,15 @@ def as_rule(rule: Any) -> Rule:
 def _join(a: Rule, b: Rule, word: str, combine: Callable[..., bool]) -> Rule:
     def judge(positions: np.ndarray) -> Verdict:
         first, second = a(positions), b(positions)
-        return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}")
+        growth = (max if combine is all else min)(first.growth, second.growth)
+        return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}", growth)
 
     return Rule(f"({a.name}) {word} ({b.name})", judge)
 
 
-def _least(*values: np.ndarray) -> float:
+def _least(value: np.ndarray) -> float:
     # A coordinate that never moves has no effective sample size (NaN): it must not count as enough.
-    smallest = min(float(np.min(np.nan_to_num(np.asarray(v), nan=0.0))) for v in values)
-    return smallest
+    return float(np.min(np.nan_to_num(np.asarray(value), nan=0.0)))
 
 
 def _greatest(value: np.ndarray) -> float:

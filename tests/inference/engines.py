@@ -36,8 +36,8 @@ class Gaussian:
 
     def advance(self, carry, target, n):
         at = carry["at"]
-        phase, end = ("warmup", self.warmup) if at < self.warmup else ("sampling", self.warmup + self.draws)
-        n = min(n, end - at) if at < end else n
+        phase = "warmup" if at < self.warmup else "sampling"
+        n = min(n, self.warmup - at) if at < self.warmup else n
         if self.interrupt_at is not None and at + n > self.interrupt_at:
             raise KeyboardInterrupt
         shape = (self.chains, target.dim)

@@ -36,6 +36,14 @@ def test_a_coordinate_that_never_moves_is_not_enough():
     assert not ess(1)(z).met
 
 
+def test_the_guess_of_the_growth_is_what_is_missing():
+    z = white()
+    verdict = ess(20_000)(z)
+    assert verdict.growth == pytest.approx(20_000 / diagnostics.ess_bulk(z).min())
+    assert (ess(20_000) | ess(5_000))(z).growth == pytest.approx(verdict.growth / 4)
+    assert (ess(20_000) & ess(5_000))(z).growth == verdict.growth
+
+
 def test_few_draws_are_never_enough():
     assert not ess(1)(white(draws=3)).met
 
