@@ -58,6 +58,19 @@ def test_update_is_equivariant_under_linear_maps():
     )
 
 
+def test_the_factor_may_be_turned():
+    """F and F Q are the same metric: so is what is learnt, with shrinkage up to a scale."""
+    rng = np.random.default_rng(8)
+    z, g = gaussian_sample(rng, spd(rng, 4), 15)
+    old = previous(rng, 4)
+    q, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    turned = fisher.Metric(old.factor @ q, q.T @ old.inverse)
+    plain, other = (fisher.update(metric, z, g, k=0.0).metric.covariance() for metric in (old, turned))
+    np.testing.assert_allclose(other, plain, rtol=1e-8)
+    plain, other = (fisher.update(metric, z, g, k=1e9).metric.covariance() for metric in (old, turned))
+    np.testing.assert_allclose(other / plain, (other / plain)[0, 0], rtol=1e-5)
+
+
 def test_spectra_are_one_where_the_metric_is_right():
     rng = np.random.default_rng(2)
     covariance = spd(rng, 4)

@@ -34,6 +34,22 @@ def test_ascent_reaches_the_typical_height_of_a_gaussian(dim):
     assert (curvature > 0).all()
 
 
+def test_ascent_stops_below_the_mode_but_not_far():
+    """Draws lie d/2 nats below the mode; chains started 1e5 nats down stop between 0 and 2 d nats below it."""
+    dim = 30
+    evaluate = gaussian(np.diag(10.0 ** np.linspace(-0.7, 0.7, dim)))
+    z = rng(1).normal(size=(16, dim)) * 80.0
+    _, height, *_ = start.ascend(evaluate, z, *evaluate(z))
+    assert (height > -2.0 * dim).all() and np.median(height) < -1e-3
+
+
+def test_steps_that_fail_are_tried_again_shorter():
+    evaluate = gaussian(np.eye(2) * 1e6)
+    z = np.full((4, 2), 2e-3)  # the first step, of length one, goes a thousand scales too far
+    _, height, *_ = start.ascend(evaluate, z, *evaluate(z), iterations=15)
+    assert (height > -1.0).all()
+
+
 def test_two_loop_recursion_is_the_dense_quasi_newton_formula():
     generator = np.random.default_rng(1)
     precision = spd(4, 0.5)
