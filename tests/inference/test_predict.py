@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 
 import jax.numpy as jnp
@@ -301,8 +300,15 @@ def test_a_loaded_fit_predicts_with_a_program(tmp_path):
 
 
 def test_unlabelled_axes_of_a_loaded_fit_stay_unlabelled(tmp_path):
-    fit = fit_line(draws=20)
-    bare = dataclasses.replace(fit)
-    bare.save(tmp_path / "fit")
-    out = load(tmp_path / "fit").predict(line(np.arange(5.0)))
-    assert out["y"].shape == (4, 20, 5)
+    @ppl.model
+    def effects(n, labels=None):
+        @ppl.plate("group", n, coords=labels)
+        def theta(_):
+            return ppl.sample("theta", dist.Normal(0.0, 1.0))
+
+        ppl.sample("y", dist.Normal(theta.sum(), 1.0))
+
+    infer(effects(3).condition(y=0.0), Gaussian(draws=20), progress=False).save(tmp_path / "fit")
+    # the file counts the unlabelled axis from zero; those numbers are no labels
+    with pytest.raises(ppl.ModelError, match="no labels tell"):
+        load(tmp_path / "fit").predict(effects(2, labels=(0, 2)))

@@ -30,10 +30,13 @@ def test_ess_asks_for_a_small_rank_normalised_rhat():
     assert ess(10, rhat=np.inf)(z).met
 
 
-def test_a_coordinate_that_never_moves_is_not_enough():
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_a_coordinate_that_never_moves_or_is_no_number_is_not_enough(value):
     z = white()
-    z[..., 1] = 1.0
+    z[..., 1] = value
     assert not ess(1)(z).met
+    if np.isnan(value):
+        assert not ess(1, rhat=np.inf)(z).met
 
 
 def test_the_guess_of_the_growth_is_what_is_missing():
