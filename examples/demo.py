@@ -50,8 +50,8 @@ def main(folder: str = "demo-output") -> None:
     print(fit.summary(["beta", "tau", "sigma", "correlation"]), end="\n\n")
 
     coefficients = fit.posterior["b"].mean(("chain", "draw"))
-    steepest = labels[int(coefficients[:, 1].argmax())]
-    print(f"slowed down most: subject {steepest}, by {float(coefficients[:, 1].max()):.1f} ms a day")
+    slopes = coefficients.values[:, 1]
+    print(f"slowed down most: subject {labels[slopes.argmax()]}, by {slopes.max():.1f} ms a day")
 
     trace_plot(fit, [("beta", (0,)), ("beta", (1,)), ("tau", (1,)), ("sigma", ())], out / "trace.png")
     fit.save(out / "fit.zarr")

@@ -17,7 +17,8 @@ def main() -> None:
 
     # Raw effects span -3 to 28 points; the schools are pulled together strongly (Rubin, 1981).
     theta = fit.values["theta"].mean(axis=(0, 1))
-    print("shrunken effects:", dict(zip(data["school"], theta.round(1), strict=True)))
+    for school, raw, shrunken in zip(data["school"], data["effect"], theta, strict=True):
+        print(f"school {school}: raw effect {raw:5.1f}, estimate {shrunken:4.1f}")
     assert 5.0 < theta[0] < 7.5 and np.ptp(theta) < 4.0
 
     # Does the model reproduce the largest effect? The share of replicated data whose maximum exceeds 28.

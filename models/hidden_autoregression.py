@@ -1,10 +1,10 @@
 """A hidden autoregression seen through noise.
 
-    x[0] ~ N(mu, tau / sqrt(1 - phi^2))      x[t] = mu + phi (x[t-1] - mu) + tau e[t],   e[t] ~ N(0, 1)
-    y[t] ~ N(x[t], sigma)                                                               t = 1..T
-    mu ~ N(m, 2 s)      phi ~ Beta(5, 1)      tau, sigma ~ HalfN(s)
+    x[0] ~ N(m, 2 s)      x[t] ~ N(mu + phi (x[t-1] - mu), tau)      y[t] ~ N(x[t], sigma)      t = 1..T
+    mu ~ N(m, 2 s)      phi ~ Beta(10, 2)      tau, sigma ~ LogN(log(s / 2), 1/2)
 
-The innovations e are sampled, so the state is a record. With phi near one this is close to a random walk.
+With one state per observation the data cannot rule out that either scale is zero; the priors do. With phi near
+one this is close to a random walk.
 
 References: Durbin and Koopman (2012), Time Series Analysis by State Space Methods, chapter 2; the data of the
 example are those of Cobb (1978).
@@ -33,23 +33,21 @@ def hidden_autoregression(steps, location, scale):
     Example:
         >>> import numpy as np
         >>> program = hidden_autoregression(2, 9.0, 1.0).condition(y=np.array([9.0, 10.0]))
-        >>> start = {"mu": 9.0, "phi": 0.5, "tau": 1.0, "sigma": 1.0, "e0": 0.0, "e": np.zeros(2)}
+        >>> start = {"mu": 9.0, "phi": 0.5, "tau": 1.0, "sigma": 1.0, "x0": 9.0, "x": np.full(2, 9.0)}
         >>> round(float(program.log_prob(start)), 3)
-        -9.322
+        -12.004
     """
     mu = ppl.sample("mu", dist.Normal(location, 2.0 * scale))
-    phi = ppl.sample("phi", dist.Beta(5.0, 1.0))
-    tau = ppl.sample("tau", dist.HalfNormal(scale))
-    sigma = ppl.sample("sigma", dist.HalfNormal(scale))
+    phi = ppl.sample("phi", dist.Beta(10.0, 2.0))
+    tau = ppl.sample("tau", dist.LogNormal(jnp.log(0.5 * scale), 0.5))
+    sigma = ppl.sample("sigma", dist.LogNormal(jnp.log(0.5 * scale), 0.5))
 
     def start():
-        e = ppl.sample("e0", dist.Normal(0.0, 1.0))
-        return mu + tau * e / jnp.sqrt(1.0 - phi**2)
+        return ppl.sample("x0", dist.Normal(location, 2.0 * scale))
 
     @ppl.markov("time", init=start, xs=steps)
     def state(x, _):
-        e = ppl.sample("e", dist.Normal(0.0, 1.0))
-        x = ppl.record("x", mu + phi * (x - mu) + tau * e)
+        x = ppl.sample("x", dist.Normal(mu + phi * (x - mu), tau))
         ppl.sample("y", dist.Normal(x, sigma))
         return x
 
