@@ -43,7 +43,8 @@ class PooledHMC:
         max_draws: Draws per chain at which it gives up on R-hat; draws grow by half after each look.
         rhat: Split R-hat of z and |z - mean| that ends sampling.
         target_accept: Mean acceptance probability sought by the step size.
-        restart: Whether warm-up overwrites chains that do not move, or are more than 30 + 2 d below the best.
+        restart: Whether warm-up overwrites chains that do not move, or explore a mode without mass
+            (``pooled_warmup.stuck_chains``).
         max_leapfrogs: Most leapfrogs of one trajectory.
         dense_limit: Greatest dimension with a dense metric; a diagonal one above.
         lanes: Equal shares of the chains run in parallel on a CPU; None chooses by the cost of the density.

@@ -12,6 +12,7 @@ Reference: Marchenko and Pastur (1967) for the noise; Robbins and Monro (1951) f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     log_step = float(rows.log_step[length - length // 3 :].mean())
     if carry.window < 2:
         log_step = max(log_step, float(np.log(first_step(rows.dim))))
-    stuck, still = stuck_chains(kept)
+    stuck, still = stuck_chains(kept, crude=carry.window < 2)
     if stuck.all():
         line = f"window {carry.window + 1}: no chain moves; step size down, metric unchanged"
         lower = min(log_step, float(rows.log_step[-1].mean()))
@@ -183,16 +184,32 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     return _advance(learnt, settled)
 
 
-def stuck_chains(kept: Rows) -> tuple[np.ndarray, np.ndarray]:
+def stuck_chains(kept: Rows, crude: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Which chains are stuck, and which of those do not move at all.
 
-    A chain is still when its mean acceptance is below 0.02, and stuck when it is still or its mean log density is
-    more than 30 + 2 d below that of the best moving chain: that far down a mode has no mass worth a chain.
+    A chain is still when its mean acceptance is below 0.02. It is stuck when it is still, or when the mode that it
+    explores has no mass worth a chain. A mode's mass is exp(mean log density) times its volume, so with g the gap of
+    the mean log densities and v the logarithm of the ratio of volumes, bounded from above by the coordinates'
+    standard deviations within the window, its weight is about exp(v - g). A chain is stuck when
+
+        g > 10 + 3 sqrt(d) + min(max(v, 0), 2 d),
+
+    where 3 sqrt(d) allows for the spread of window means (the log density has standard deviation sqrt(d / 2)).
+
+    Args:
+        kept: The window's rows.
+        crude: Use g > 30 + 2 d instead, while chains are still on their way.
     """
     still = kept.acceptance().mean(axis=0) < 0.02
     heights = kept.log_density.mean(axis=0)
-    top = np.max(np.where(still, -np.inf, heights))
-    return still | (heights < top - (30.0 + 2.0 * kept.dim)), still
+    heights_of_moving = np.where(still, -np.inf, heights)
+    best = int(np.argmax(heights_of_moving))
+    margin: Any = 30.0 + 2.0 * kept.dim
+    if not crude:
+        spread = np.log(kept.positions.var(axis=0) + 1e-300)
+        volume = 0.5 * np.maximum(spread - spread[best], 0.0).sum(axis=-1)
+        margin = np.minimum(margin, 10.0 + 3.0 * np.sqrt(kept.dim) + np.minimum(volume, 2.0 * kept.dim))
+    return still | (heights < heights_of_moving[best] - margin), still
 
 
 def _advance(carry: Carry, settled: bool) -> Carry:
