@@ -56,8 +56,8 @@ def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any
         The pytree of results, as NumPy arrays.
 
     Example:
-        >>> in_chunks(lambda x: {"y": 2 * x}, np.arange(3.0))["y"]
-        array([0., 2., 4.])
+        >>> in_chunks(lambda x: {"y": 2 * x}, np.arange(3.0))["y"].tolist()
+        [0.0, 2.0, 4.0]
     """
     inputs = jax.tree.map(np.asarray, inputs)
     rows = len(jax.tree.leaves(inputs)[0])
@@ -109,7 +109,7 @@ def room(rows: int, one: Any) -> None:
     if wanted > 0.5 * memory:
         raise MemoryError(
             f"the result would take {wanted / 2**30:.1f} GiB of {memory / 2**30:.1f} GiB of memory; "
-            "ask for fewer draws (draws=) or fewer sites (names=)"
+            "ask for fewer draws or fewer sites, as with predict(draws=, names=)"
         )
 
 

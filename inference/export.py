@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,11 @@ def lazy_arrays(fit: Any, group: str) -> dict[str, Any]:
     except (ppl.ModelError, NotImplementedError):
         # For example a prior that cannot be simulated: the group does not exist.
         return {}
-    return {name: _lazy(shape, lambda name=name: fit.group(group)[name]) for name, shape in shapes.items()}
+    return {name: _lazy(shape, partial(_member, fit, group, name)) for name, shape in shapes.items()}
+
+
+def _member(fit: Any, group: str, name: str) -> np.ndarray:
+    return fit.group(group)[name]
 
 
 def _lazy(shape: Any, read: Callable[[], np.ndarray]) -> Any:

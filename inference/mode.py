@@ -189,7 +189,7 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
             break
         value, position = new_value, position + step
     factor = vectors / np.sqrt(values)
-    cholesky = np.linalg.qr(factor.T, mode="r").T
+    cholesky = np.linalg.qr(factor.T)[1].T
     cholesky = cholesky * np.sign(np.diagonal(cholesky))
     evidence = value + 0.5 * len(position) * np.log(2 * np.pi) - 0.5 * float(np.sum(np.log(values)))
     generated = getattr(subject.density, "generated", None)

@@ -25,7 +25,7 @@ _compiled: OrderedDict[Any, Callable] = OrderedDict()
 _KEPT = 32
 
 
-def predict(fit: Any, program: Any, names: Iterable[str] | None, seed: int) -> Any:
+def predict(fit: Any, program: Any, names: Iterable[str] | None, seed: int, draws: int | None = None) -> Any:
     """Predictive draws as a labelled dataset; see ``Fit.predict``."""
     import ppl
 
@@ -34,17 +34,17 @@ def predict(fit: Any, program: Any, names: Iterable[str] | None, seed: int) -> A
     if program is None and fit.program is None:
         raise ppl.ModelError("this fit does not know its program: predict(program), or load(path, program=...)")
     bare = unconditioned(fit.program if program is None else program)
-    known = knowledge(fit)
+    known, index = _thinned(knowledge(fit), draws, fit.draws.positions.shape[1])
     found = match(known, bare)
     clamped = {*found.whole}
     simulable = [name for name, site in bare.sites.items() if site.kind != "factor"]
     wanted = choose(simulable, names) if names is not None else [n for n in simulable if n not in clamped]
     _refuse_joint(fit, bare, known, wanted, names is not None)
-    arrays = _posterior_simulation(fit, bare, known, found, wanted, seed)
+    arrays = _posterior_simulation(bare, known, found, wanted, (fit.draws.positions.shape[0], len(index)), seed)
     for note in found.notes:
         warnings.warn(note, stacklevel=4)
     attrs = {**flat(fit.manifest), "prediction_seed": seed, "prediction_notes": list(found.notes) or ""}
-    return labelled(arrays, dims_of(bare), bare.coords, ("chain", "draw"), attrs)
+    return labelled(arrays, dims_of(bare), {**bare.coords, "draw": index}, ("chain", "draw"), attrs)
 
 
 def replicate(fit: Any, seed: int) -> Arrays:
@@ -52,7 +52,7 @@ def replicate(fit: Any, seed: int) -> Arrays:
     bare = unconditioned(fit.program)
     known = knowledge(fit)
     wanted = [name for name in bare.sites if name in known.observed]
-    return _posterior_simulation(fit, bare, known, match(known, bare), wanted, seed)
+    return _posterior_simulation(bare, known, match(known, bare), wanted, fit.draws.positions.shape[:2], seed)
 
 
 def draw_prior(fit: Any, draws: int, seed: int) -> Arrays:
@@ -164,15 +164,25 @@ def _build(program: Any, partly: tuple[str, ...], names: tuple[str, ...]) -> Cal
     return jax.jit(jax.vmap(one, in_axes=(None, None, None, None, 0)))
 
 
-def _posterior_simulation(fit: Any, bare: Any, known: Known, found: Match, wanted: list[str], seed: int) -> Arrays:
+def _posterior_simulation(
+    bare: Any, known: Known, found: Match, wanted: list[str], size: tuple[int, int], seed: int
+) -> Arrays:
     drawn = {name for name, site in bare.sites.items() if site.kind == "latent"} - {*found.whole}
     _refuse_factors(bare, drawn)
-    chains, draws = fit.draws.positions.shape[:2]
+    chains, draws = size
     rows = {name: known.draws[name].reshape(chains * draws, *known.draws[name].shape[2:]) for name in known.draws}
     given = {name: rows[name] for name in found.whole}
     given |= {name: places.take(rows[name]) for name, places in found.partial.items()}
     flat = simulate(bare, given, found.partial, wanted, chains * draws, seed)
     return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+
+
+def _thinned(known: Known, draws: int | None, kept: int) -> tuple[Known, np.ndarray]:
+    """Only some draws of every chain, evenly spaced; and which."""
+    if draws is None or draws >= kept:
+        return known, np.arange(kept)
+    index = np.linspace(0, kept - 1, max(int(draws), 1)).round().astype(int)
+    return replace(known, draws={name: value[:, index] for name, value in known.draws.items()}), index
 
 
 def _refuse_factors(program: Any, drawn: Iterable[str]) -> None:

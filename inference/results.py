@@ -134,13 +134,20 @@ class Fit:
 
         return summarize(self, names)
 
-    def predict(self, program: Any = None, names: Iterable[str] | None = None, seed: int = 0) -> Any:
+    def predict(
+        self,
+        program: Any = None,
+        names: Iterable[str] | None = None,
+        seed: int = 0,
+        draws: int | None = None,
+    ) -> Any:
         """Posterior predictive draws, as an ``xarray.Dataset``.
 
         Args:
             program: The model with new inputs (or a ``do``); None replicates the data. Its conditions do not count.
             names: Sites to return; by default what is not simply a posterior draw.
             seed: Determines the draws.
+            draws: Use only this many draws of every chain, evenly spaced.
 
         Raises:
             ppl.ModelError: If the program's latent sites do not match the posterior's.
@@ -148,7 +155,7 @@ class Fit:
         from .predict import predict
 
         with self._context():
-            return predict(self, program, names, seed)
+            return predict(self, program, names, seed, draws)
 
     def to_arviz(self) -> Any:
         """All groups, in the form of the installed ArviZ."""

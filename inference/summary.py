@@ -57,7 +57,7 @@ class Summary:
 
     def __str__(self) -> str:
         """The table as text."""
-        rows = [("", *COLUMNS)]
+        rows: list[tuple[str, ...]] = [("", *COLUMNS)]
         for label, row in zip(self.labels[:SHOWN], self.values[:SHOWN], strict=True):
             sd, error = row[1], row[4]
             rows.append((label, *(_text(x, column, sd, error) for x, column in zip(row, COLUMNS, strict=True))))

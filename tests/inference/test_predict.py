@@ -105,6 +105,15 @@ def test_names_choose_and_are_checked():
         fit.predict(names=["maen"])
 
 
+def test_fewer_draws_are_evenly_spaced_draws():
+    fit = fit_line(draws=21)
+    out = fit.predict(names=["a", "y"], draws=3)
+    assert out["y"].shape == (4, 3, 3)
+    assert out["draw"].values.tolist() == [0, 10, 20]
+    np.testing.assert_array_equal(out["a"], fit.values["a"][:, [0, 10, 20]])
+    assert fit.predict(names="a", draws=100)["a"].shape == (4, 21)
+
+
 def test_new_data_of_the_same_shape_compile_nothing():
     from ppl.inference import predict as module
 
