@@ -29,8 +29,8 @@ from .pooled_block import SIZE, Lanes, Rows, precision
 from .pooled_warmup import Carry
 from .start import find_start
 
-_TWO_LANES = 20_000
-_FOUR_LANES = 200_000
+_TWO_LANES = 200_000
+_FOUR_LANES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class PooledHMC:
             if np.shape(init) != (self.chains, dim):
                 raise ValueError(f"init has shape {np.shape(init)}; this run needs {(self.chains, dim)}")
             state[:, :dim], state[:, -1] = np.asarray(init), np.nan  # NaN: positions given, not evaluated
-        return Carry(seed=int(seed), stage="start", state=state, goal=self.draws, log=tuple(self.plan(target)))
+        return Carry(seed=int(seed), stage="start", state=state, goal=self.draws, log=self.plan(target))
 
     def advance(self, carry: Carry, target: Any, n: int) -> tuple[Carry, Block, bool]:
         """Run the start, or at most ``n`` trajectories (in warm-up a multiple of ten, and at least ten).
@@ -148,7 +148,7 @@ class PooledHMC:
             "engine": "PooledHMC",
             "plan": self.plan(target),
             "log": list(carry.log),
-            "warnings": [*carry.warnings, *self._advice(carry)],
+            "warnings": [*carry.warnings, *self._advice(carry, getattr(target, "labels", None))],
             "finished": carry.done,
             "step_size": math.exp(carry.log_step),
             "trajectory_length": carry.length,
@@ -188,7 +188,7 @@ class PooledHMC:
             metric=metric,
             log_step=math.log(warmup.first_step(dim)),
             leapfrogs=found.evaluations,
-            log=tuple(log),
+            log=log,
         )
         return carry, Block("start", metrics={"evaluations": found.evaluations, "log": "\n".join(found.log)}), False
 
@@ -224,7 +224,7 @@ class PooledHMC:
             return replace(carry, rhat=rhat, done=True, moments=None)
         goal = min(self.max_draws, math.ceil(1.5 * carry.goal))
         line = f"{carry.drawn} draws: split R-hat {rhat:.4g} > {self.rhat}, going on to {goal}"
-        return replace(carry, rhat=rhat, goal=goal, log=(*carry.log, line))
+        return replace(carry, rhat=rhat, goal=goal, log=[*carry.log, line])
 
     def _trajectories(self, carry: Carry, lanes: Lanes, count: int) -> tuple[Carry, Rows, Block]:
         """Make ``count`` trajectories at the carry's metric; adapt its state and step size only."""
@@ -287,7 +287,8 @@ class PooledHMC:
         size = f"one evaluation of all chains computes {total:,} array elements"
         return lanes, f"{size}, {'enough to share' if lanes > 1 else 'too few to share'}"
 
-    def _advice(self, carry: Carry) -> list[str]:
+    def _advice(self, carry: Carry, labels: Any) -> list[str]:
+        """What a user should be told about the run; coordinates by name where the target has labels."""
         out = []
         if carry.done and carry.rhat is not None and carry.rhat > self.rhat and self.max_draws > self.draws:
             out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
@@ -297,6 +298,13 @@ class PooledHMC:
             out.append(
                 f"{carry.fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
                 "position; reparametrise, or use NUTS"
+            )
+        name = (lambda i: str(labels[i])) if labels is not None else (lambda i: f"z[{i}]")
+        for scale, members in carry.scales.items():
+            shown = ", ".join(name(j) for j in members[:3]) + (", ..." if len(members) > 3 else "")
+            out.append(
+                f"{name(int(scale))} acts as a log scale of {len(members)} coordinates ({shown}): a funnel; write them "
+                "as location + scale * a standard variable"
             )
         return out
 

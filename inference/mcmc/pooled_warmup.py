@@ -11,12 +11,13 @@ Reference: Marchenko and Pastur (1967) for the noise; Robbins and Monro (1951) f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..adapt.fisher import Metric, update
+from ..adapt.scales import log_scales
 from ..core import host_rng
 from .batch_moments import BatchMoments
 from .pooled_block import SIZE, Rows
@@ -53,6 +54,7 @@ class Carry:
         height: Mean log density of the last window, None before.
         rhat: Last greatest split R-hat.
         moments: Batch sums of the draws, None before sampling.
+        scales: Coordinates that act as log scales of others, by their index as text (``log_scales``).
         log: What happened, line by line.
         warnings: What a user should be told.
     """
@@ -76,8 +78,9 @@ class Carry:
     height: float | None = None
     rhat: float | None = None
     moments: BatchMoments | None = None
-    log: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    scales: dict[str, list[int]] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def first_step(dim: int) -> float:
@@ -123,7 +126,7 @@ def end_step_stage(carry: Carry) -> Carry:
     log_step = float(rows.log_step[len(rows.values) // 3 :].mean())
     moments = BatchMoments.empty(centre, carry.state.shape[0])
     line = f"sampling with step size {np.exp(log_step):.4g}, trajectory length {carry.length:.3g}"
-    return replace(carry, stage="sampling", log_step=log_step, rows=None, moments=moments, log=(*carry.log, line))
+    return replace(carry, stage="sampling", log_step=log_step, rows=None, moments=moments, log=[*carry.log, line])
 
 
 def end_window(carry: Carry, restart: bool) -> Carry:
@@ -138,14 +141,12 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     if stuck.all():
         line = f"window {carry.window + 1}: no chain moves; step size down, metric unchanged"
         lower = min(log_step, float(rows.log_step[-1].mean()))
-        return _advance(replace(carry, log_step=lower, log=(*carry.log, line)), settled=False)
+        return _advance(replace(carry, log_step=lower, log=[*carry.log, line]), settled=False)
     good = ~stuck
     assert carry.metric is not None  # noqa: S101 - set by the start
-    fit = update(
-        carry.metric,
-        kept.positions[:, good].reshape(-1, rows.dim),
-        kept.gradients[:, good].reshape(-1, rows.dim),
-    )
+    draws, gradients = (x[:, good].reshape(-1, rows.dim) for x in (kept.positions, kept.gradients))
+    fit = update(carry.metric, draws, gradients)
+    scales = {str(k): members for k, members in log_scales(draws, gradients).items()} if fit.metric.dense else {}
     heights = kept.log_density[:, good]
     height, spread = float(heights.mean()), float(heights.std())
     settled = (
@@ -179,7 +180,8 @@ def end_window(carry: Carry, restart: bool) -> Carry:
         restarts=carry.restarts + restarts,
         fit=fit.leapfrogs,
         height=height,
-        log=(*carry.log, line),
+        scales=scales,
+        log=[*carry.log, line],
     )
     return _advance(learnt, settled)
 
@@ -219,7 +221,7 @@ def _advance(carry: Carry, settled: bool) -> Carry:
     if carry.window + 1 < len(WINDOWS):
         return replace(carry, window=carry.window + 1, rows=None)
     text = "warm-up did not settle: log density or metric still changed in the last window"
-    return replace(carry, stage="step", rows=None, warnings=(*carry.warnings, text))
+    return replace(carry, stage="step", rows=None, warnings=[*carry.warnings, text])
 
 
 def _rows(carry: Carry) -> Rows:

@@ -271,6 +271,16 @@ def test_low_modes_are_left_in_warm_up_and_kept_on_request():
     assert similar.info["split_rhat"] > 1.5 and not kept.info["split_rhat"] < 1.5
 
 
+def test_a_funnel_is_reported():
+    def density(z):
+        return -(z[0] ** 2) / 18 - 0.5 * jnp.sum(z[1:] ** 2) * jnp.exp(-z[0]) - 4.5 * z[0]
+
+    draws = sample(PooledHMC(draws=100, max_draws=150), as_density(density, 10), seed=22)
+    advice = " ".join(draws.info["warnings"])
+    assert "z[0] acts as a log scale of 9 coordinates (z[1], z[2], z[3], ...)" in advice
+    assert "not converged" in advice
+
+
 # --- bookkeeping -----------------------------------------------------------------------------------------------
 
 EIGHT = dict(
@@ -316,6 +326,7 @@ def test_eight_schools_with_defaults():
     z = draws.positions
     agree(np.stack([z[..., 0], z[..., 1], z[..., 0] ** 2], axis=2), [mean, log_tau, second])
     assert diagnostics.ess_bulk(z).min() > 2000 and diagnostics.rhat_rank(z).max() < 1.015
+    assert not any("log scale" in text for text in draws.info["warnings"])
     assert draws.info["split_rhat"] <= 1.007 and draws.info["leapfrogs_per_chain"] < 10_000
     assert set(draws.stats) == {"lp", "acceptance_rate", "step_size", "diverging", "energy", "n_steps"}
     assert all(v.shape == z.shape[:2] for v in draws.stats.values())
@@ -384,7 +395,7 @@ def test_lanes_are_chosen_by_cost_and_threads_do_not_change_draws(monkeypatch):
     @jax.tree_util.register_dataclass
     @dataclass(frozen=True)
     class Costly(EightSchools):
-        work = 10**6
+        work = 10**7
 
     cheap, costly = PooledHMC().plan(target), PooledHMC().plan(Costly(**EIGHT))
     assert any("1 lane of 16" in line and "too few" in line for line in cheap)
@@ -461,8 +472,10 @@ def test_carry_holds_only_plain_values():
         def plain(value):
             if hasattr(value, "__dataclass_fields__"):
                 return all(plain(getattr(value, name)) for name in value.__dataclass_fields__)
-            if isinstance(value, tuple):
+            if isinstance(value, list):
                 return all(map(plain, value))
+            if isinstance(value, dict):
+                return all(isinstance(key, str) and plain(v) for key, v in value.items())
             return value is None or isinstance(value, np.ndarray | float | int | str | bool)
 
         assert plain(carry)
