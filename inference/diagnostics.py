@@ -291,8 +291,8 @@ def normal_quantile(p: Array) -> Array:
     """Inverse of the standard normal distribution function (Wichura's AS 241), without SciPy.
 
     Example:
-        >>> float(np.round(normal_quantile(np.array(0.975)), 12))
-        1.959963984540
+        >>> float(np.round(normal_quantile(np.array(0.975)), 9))
+        1.959963985
     """
     p = np.asarray(p, np.float64)
     q = p - 0.5

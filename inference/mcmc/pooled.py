@@ -293,7 +293,8 @@ class PooledHMC:
         if carry.done and carry.rhat is not None and carry.rhat > self.rhat and self.max_draws > self.draws:
             out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
         if carry.divergences:
-            out.append(f"{carry.divergences} divergent trajectories while sampling: regions of high curvature")
+            total = carry.drawn * self.chains
+            out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
         if math.isfinite(carry.fit) and carry.fit > 8.0:
             out.append(
                 f"{carry.fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "

@@ -163,11 +163,14 @@ def _redraw(
     z, lp, g = (np.array(x) for x in point)
     chains = len(z)
     log.append(f"first positions: {int(np.sum(~np.isfinite(lp)))} of {chains} chains are inadmissible")
-    rungs: list[tuple[str, Callable[[int], np.ndarray]]]
-    rungs = [("U(-2, 2)", lambda r: random(r).uniform(-2.0, 2.0, z.shape))] * _REDRAWS
+
+    def box(width: float) -> tuple[str, Callable[[int], np.ndarray]]:
+        return f"U(-{width:g}, {width:g})", lambda number: random(number).uniform(-width, width, z.shape)
+
+    rungs = [box(2.0)] * _REDRAWS
     if prior is not None:
         rungs += [("the prior", prior)] * _PRIOR_DRAWS
-    rungs += [(f"U(-{w}, {w})", lambda r, w=w: random(r).uniform(-w, w, z.shape)) for w in _SHRUNKEN]
+    rungs += [box(width) for width in _SHRUNKEN]
     refused = False
     for number, (name, draw) in enumerate(rungs, start=1):
         bad = ~np.isfinite(lp)
