@@ -193,15 +193,21 @@ def class_bases(tree: ast.Module) -> dict[str, list[str]]:
     }
 
 
+@cache
+def library_classes() -> dict[str, list[str]]:
+    return {
+        name: bases
+        for module in modules()
+        if within(module.name, "ppl")
+        for name, bases in class_bases(module.tree).items()
+    }
+
+
 def deep_inheritance(module: Module) -> list[str]:
     """A class inherits from a class of ours only if that one inherits from none of ours."""
     if not within(module.name, "ppl"):
         return []
-    ours: dict[str, list[str]] = {}
-    for other in modules():
-        if within(other.name, "ppl"):
-            ours |= class_bases(other.tree)
-    ours |= class_bases(module.tree)
+    ours = library_classes() | class_bases(module.tree)
     protocols = {name for name, bases in ours.items() if "Protocol" in bases}
 
     def depth(name: str) -> int:
