@@ -241,15 +241,29 @@ class PooledHMC:
             tuning = (log_step, carry.length, most, self.target_accept)
             rows = lanes.run(state, noise, warmup.schedule(carry.stage, index, seen), tuning, device, size)
             state = rows.state
-            log_step = log_step if sampling else float(rows.log_step[-1].mean(dtype=np.float64))
             made.append(rows.values)
             draws.append(noise[:size, :, dim:])
             index, seen, count = index + size, seen + size, count - size
+            if sampling:
+                carry, log_step = self._watch(carry, log_step, rows.acceptance(), index)
+            else:
+                log_step = float(rows.log_step[-1].mean(dtype=np.float64))
         rows = Rows(np.concatenate(made), dim)
         energy = _energy(carry.state[:, 2 * dim], rows, np.concatenate(draws))
         leapfrogs = carry.leapfrogs + int(rows.leapfrogs[:, 0].sum())
         carry = replace(carry, state=state, log_step=log_step, leapfrogs=leapfrogs)
         return carry, rows, self._block("sampling" if sampling else "warmup", carry, rows, energy)
+
+    def _watch(self, carry: Carry, log_step: float, acceptance: np.ndarray, index: int) -> tuple[Carry, float]:
+        """Halve the step size where chains stick."""
+        watch = carry.watch or warmup.Watch(np.zeros(self.chains))
+        watch, halve = warmup.watched(watch, acceptance, index)
+        carry = replace(carry, watch=watch)
+        if not halve:
+            return carry, log_step
+        log_step -= math.log(2.0)
+        line = f"{index} draws: chains stick where the density is narrow; step size halved to {math.exp(log_step):.4g}"
+        return replace(carry, log=[*carry.log, line]), log_step
 
     def _block(self, phase: str, carry: Carry, rows: Rows, energy: np.ndarray) -> Block:
         stats = {
@@ -290,14 +304,15 @@ class PooledHMC:
     def _advice(self, carry: Carry, labels: Any) -> list[str]:
         """What a user should be told about the run; coordinates by name where the target has labels."""
         out = []
-        if carry.done and carry.rhat is not None and carry.rhat > self.rhat and self.max_draws > self.draws:
+        if carry.done and carry.rhat is not None and carry.rhat > max(self.rhat, 1.01):
             out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
         if carry.divergences:
             total = carry.drawn * self.chains
             out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
-        if math.isfinite(carry.fit) and carry.fit > 8.0:
+        fit = carry.fit / warmup.noise(carry) ** 2
+        if math.isfinite(fit) and fit > 8.0:
             out.append(
-                f"{carry.fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
+                f"{fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
                 "position; reparametrise, or use NUTS"
             )
         name = (lambda i: str(labels[i])) if labels is not None else (lambda i: f"z[{i}]")

@@ -30,6 +30,48 @@ START, WARMUP, SAMPLING, RESTART, PRIOR = range(1, 6)  # purposes of host_rng
 _GOLDEN = 0.6180339887
 
 
+SPELL, PERIOD, STICKY, HALVINGS = 10, 100, 0.4, 4
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Acceptance since the last spell and period boundary of the sampling phase.
+
+    Attributes:
+        sums: Sum of acceptance probabilities within the current spell, shape (C,).
+        sticky: Spells of the current period with mean acceptance below ``STICKY``.
+        halvings: How often the step size was halved.
+    """
+
+    sums: np.ndarray
+    sticky: int = 0
+    halvings: int = 0
+
+
+def watched(watch: Watch, acceptance: np.ndarray, index: int) -> tuple[Watch, bool]:
+    """Notice chains that stick while sampling; says whether the step size should be halved.
+
+    A step size tuned for the bulk can be unstable where the density is narrower, in a tail or a neck: chains enter
+    such places rarely and then stay for long. That shows as spells of ten trajectories with hardly any acceptance,
+    which do not occur at all where one step size fits everywhere. When more than one in a hundred spells of a
+    period is sticky, half the step size follows, at most four times; draws made before are kept, for every step
+    size leaves the posterior invariant.
+
+    Args:
+        watch: The account so far.
+        acceptance: Acceptance probabilities of the next trajectories, within one spell, shape (n, C).
+        index: Number of sampling trajectories made, with these.
+    """
+    sums = watch.sums + acceptance.sum(axis=0, dtype=np.float64)
+    if index % SPELL:
+        return replace(watch, sums=sums), False
+    sticky = watch.sticky + int((sums / SPELL < STICKY).sum())
+    if index % PERIOD:
+        return replace(watch, sums=np.zeros_like(sums), sticky=sticky), False
+    halve = sticky > max(1, 0.01 * len(sums) * (PERIOD // SPELL)) and watch.halvings < HALVINGS
+    return Watch(np.zeros_like(sums), 0, watch.halvings + int(halve)), halve
+
+
 @dataclass(frozen=True)
 class Carry:
     """State of a pooled HMC run: arrays and plain values only.
@@ -50,6 +92,7 @@ class Carry:
         leapfrogs: Leapfrogs (and start evaluations) made by each chain.
         restarts: Chains overwritten in warm-up.
         divergences: Divergent trajectories while sampling.
+        watch: What ``watched`` keeps of the sampling phase, None before.
         fit: sqrt(lA lB) of the last window, inf before.
         height: Mean log density of the last window, None before.
         rhat: Last greatest split R-hat.
@@ -74,6 +117,7 @@ class Carry:
     leapfrogs: int = 0
     restarts: int = 0
     divergences: int = 0
+    watch: Watch | None = None
     fit: float = float("inf")
     height: float | None = None
     rhat: float | None = None
@@ -158,8 +202,7 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     )
     trajectory = carry.length
     if carry.window >= 1:
-        noise = 1.0 + np.sqrt(rows.dim / fit.count)
-        trajectory = LENGTH * float(np.clip(np.sqrt(fit.draws_top) / noise, 1.0, 3.0))
+        trajectory = LENGTH * float(np.clip(np.sqrt(fit.draws_top) / noise(carry, fit.count), 1.0, 3.0))
     state, restarts = carry.state, 0
     if restart and stuck.any():
         restarts = int(stuck.sum())
@@ -184,6 +227,18 @@ def end_window(carry: Carry, restart: bool) -> Carry:
         log=[*carry.log, line],
     )
     return _advance(learnt, settled)
+
+
+def noise(carry: Carry, count: float | None = None) -> float:
+    """What sampling noise alone makes of the root of a top eigenvalue, 1 + sqrt(d/N).
+
+    Args:
+        carry: The run.
+        count: N, half the number of draws; that of the whole last window unless given.
+    """
+    length = WINDOWS[carry.window]
+    count = (length - length // 3) * len(carry.state) / 2 if count is None else count
+    return 1.0 + float(np.sqrt((carry.state.shape[1] - 1) / 2 / count))
 
 
 def stuck_chains(kept: Rows, crude: bool = False) -> tuple[np.ndarray, np.ndarray]:

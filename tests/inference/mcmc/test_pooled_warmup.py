@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ppl.inference.mcmc.pooled_warmup import stuck_chains
+from ppl.inference.mcmc.pooled_warmup import Watch, stuck_chains, watched
 
 
 def window(gap, scale, chains=6, minority=2, dim=4, length=40, acceptance=0.9):
@@ -58,3 +58,36 @@ def test_a_chain_that_does_not_move_is_stuck():
     stuck_chains_, still = stuck_chains(kept)
     assert still.tolist() == [False, True, False, False, False, False]
     assert stuck_chains_[1]
+
+
+def account(acceptance, chunk=10):
+    """Run the account over a table of acceptance probabilities; the draws after which the step was halved."""
+    watch, halved = Watch(np.zeros(acceptance.shape[1])), []
+    for start in range(0, len(acceptance), chunk):
+        watch, halve = watched(watch, acceptance[start : start + chunk], start + chunk)
+        if halve:
+            halved.append(start + chunk)
+    return halved
+
+
+def test_homogeneous_acceptance_never_halves_the_step():
+    rng = np.random.default_rng(0)
+    # mean 0.9 with the spread of a real run; a spell's mean has standard deviation 0.05, the bound is 10 of them away
+    assert account(rng.beta(3.6, 0.4, (3000, 16))) == []
+
+
+def test_a_chain_that_sticks_halves_the_step_at_the_end_of_the_period():
+    table = np.full((300, 16), 0.9)
+    table[130:150, 3] = 0.0  # two spells of 160 in the second period
+    assert account(table) == [200]
+    assert account(table, chunk=5) == [200]
+
+
+def test_one_unlucky_spell_does_not():
+    table = np.full((300, 16), 0.9)
+    table[130:140, 3] = 0.0
+    assert account(table) == []
+
+
+def test_the_step_is_halved_at_most_four_times():
+    assert account(np.zeros((1000, 16))) == [100, 200, 300, 400]
