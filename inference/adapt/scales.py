@@ -2,8 +2,8 @@ r"""Find coordinates that act as the log scale of others, the sign of a funnel, 
 
 Under theta_j | tau ~ N(mu, e^tau) the gradient in theta_j has size e^-tau: where the data say little, log |g_j|
 falls with tau. So with l_j = log |g_j|, small values cut off, a coordinate k whose correlation with l_j is below
--0.35 for three or more j is reported. No metric helps there, since the right one depends on the position; writing
-theta_j as location plus scale times a standard variable does.
+-0.35, or below what chance could do, for three or more j is reported. No metric helps there, since the right one
+depends on the position; writing theta_j as location plus scale times a standard variable does.
 
 Reference: Betancourt and Girolami (2015), Hamiltonian Monte Carlo for hierarchical models.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LEAST = -0.35
+LEAST = 0.35
 MEMBERS = 3
 
 
@@ -39,7 +39,8 @@ def log_scales(draws: np.ndarray, gradients: np.ndarray) -> dict[int, list[int]]
     size = np.maximum(size, np.median(size, axis=0) - 3.0)
     correlation = _standard(draws).T @ _standard(size) / len(draws)
     np.fill_diagonal(correlation, 0.0)
-    found = {int(k): [int(j) for j in np.flatnonzero(row < LEAST)] for k, row in enumerate(correlation)}
+    bound = -max(LEAST, 5.0 / np.sqrt(len(draws)))  # draws are correlated: more than four standard errors
+    found = {int(k): [int(j) for j in np.flatnonzero(row < bound)] for k, row in enumerate(correlation)}
     return {k: members for k, members in found.items() if len(members) >= MEMBERS}
 
 

@@ -29,5 +29,10 @@ def test_growing_gradients_are_not_a_funnel():
     assert log_scales(z, g * np.exp(z[:, 2:3])) == {}
 
 
+def test_few_draws_say_nothing():
+    rng = np.random.default_rng(4)
+    assert all(log_scales(rng.normal(size=(14, 10)), rng.normal(size=(14, 10))) == {} for _ in range(50))
+
+
 def test_constant_and_zero_columns_are_harmless():
     assert log_scales(np.ones((20, 4)), np.zeros((20, 4))) == {}
