@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from .step_size import namespace
 
@@ -86,7 +85,7 @@ class Variance:
         pooled: Whether all chains share one metric; then a chain's draws depend on the others.
 
     Example:
-        >>> from inference.mcmc import NUTS
+        >>> from ppl.inference.mcmc import NUTS
         >>> adapter, kernel = Variance(), NUTS().expand(1)
         >>> memory = Moments(np.array(1001.0), np.zeros(1), np.array([4000.0]))
         >>> round(float(adapter.final(memory, kernel).metric.scale[0]), 3)
@@ -160,4 +159,3 @@ def windows(warmup: int, initial: int = 75, base: int = 25, terminal: int = 50) 
     slow = [Window(a, b, True) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
     edges = [Window(0, initial, False), *slow, Window(end, warmup, False)]
     return [w for w in edges if w.stop > w.start]
-

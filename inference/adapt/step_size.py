@@ -56,7 +56,7 @@ class StepSize:
         kappa: Exponent of the averaging weights, in (0.5, 1].
 
     Example:
-        >>> from inference.mcmc import HMC
+        >>> from ppl.inference.mcmc import HMC
         >>> adapter, kernel = StepSize(0.8), HMC(step_size=np.array(0.1))
         >>> memory = adapter.init(kernel, None)
         >>> memory, kernel = adapter.learn(memory, kernel, np.array(1.0))

@@ -52,7 +52,7 @@ def default_for(kernel: Any) -> tuple[Any, ...]:
     """Return the standard adapters of a kernel: for its step size and its metric, where it has them.
 
     Example:
-        >>> from inference.mcmc import NUTS
+        >>> from ppl.inference.mcmc import NUTS
         >>> [type(a).__name__ for a in default_for(NUTS())]
         ['StepSize', 'Variance']
     """
@@ -78,7 +78,7 @@ class Chains:
         capacity: Iterations in one call of the compiled program.
 
     Example:
-        >>> from inference.mcmc import NUTS
+        >>> from ppl.inference.mcmc import NUTS
         >>> engine = Chains(NUTS(), chains=2, warmup=150, draws=50)
         >>> target = as_density(lambda z: -0.5 * z @ z, 3)
         >>> carry, blocks, done = engine.start(0, target), [], False
@@ -106,11 +106,7 @@ class Chains:
         lines = [
             f"{type(self.kernel).__name__}: {self.chains} chains x ({self.warmup} warm-up + {self.draws} draws)",
             f"{count} lanes of {width}, {min(count, _threads())} at once on {backend}: "
-            + (
-                "lockstep gains nothing where one chain fills a core"
-                if width == 1
-                else "lockstep fills a wide device"
-            ),
+            + ("lockstep gains nothing where one chain fills a core" if width == 1 else "lockstep fills a wide device"),
         ]
         pooled = any(a.pooled for a in self._adapters())
         if names:
@@ -202,13 +198,9 @@ class Chains:
         return Window(self.warmup, self.warmup + 1, False)
 
     def _memories(self, adapter: Any, carry: Carry) -> Any:
-        return _stack(
-            [adapter.init(_row(carry.kernel, i), _row(carry.state, i)) for i in range(self.chains)]
-        )
+        return _stack([adapter.init(_row(carry.kernel, i), _row(carry.state, i)) for i in range(self.chains)])
 
-    def _first_states(
-        self, seed: int, target: Any, kernel: Any, dim: int, init: Array | None
-    ) -> tuple[Any, list[str]]:
+    def _first_states(self, seed: int, target: Any, kernel: Any, dim: int, init: Array | None) -> tuple[Any, list[str]]:
         """Evaluate starting points, replacing those that are not finite."""
         chains, log = range(self.chains), []
         if init is None:

@@ -144,7 +144,7 @@ def draw_momentum(key: Array, metric: Any, like: Array) -> Array:
 
 def energy_of(log_density: Array, momentum: Array) -> Array:
     """Return the Hamiltonian -log pi(z) + |q|^2 / 2."""
-    return 0.5 * jnp.dot(momentum, momentum) - log_density
+    return 0.5 * jnp.sum(momentum**2) - log_density
 
 
 def leapfrog(metric: Any, step: Array, state: State, momentum: Array, density: Any) -> tuple[State, Array]:

@@ -51,7 +51,7 @@ class HMC:
         max_energy_error: An end point whose energy is higher by this is a divergence.
 
     Example:
-        >>> from inference.core import as_density
+        >>> from ppl.inference.core import as_density
         >>> density, kernel = as_density(lambda z: -0.5 * jnp.sum(z**2)), HMC(step_size=0.2, steps=5)
         >>> state, info = kernel.step(jax.random.key(0), kernel.init(jnp.zeros(2), density), density)
         >>> bool(info.acceptance_rate > 0.9), int(info.n_steps)

@@ -176,13 +176,20 @@ def prepare(adapters: Any, carry: Any, target: Any, width: int, capacity: int) -
     keys = np.zeros((width, 2), np.uint32)
     shapes = jax.eval_shape(_one_report, kernel, state, keys, target)
     spec = {name: [str(s.dtype), *s.shape[1:]] for name, s in shapes.items()}
-    if jax.default_backend() != "cpu":
-        return "the device is no CPU", spec
-    span = np.zeros(4, np.int32)
-    traced = plain_block.trace(
-        _buffers(spec, width, capacity), adapters, kernel, memories, state, keys, target, span
-    )
-    return compact.refused(traced.jaxpr), spec
+    span = np.zeros(4, np.int32)  # no iterations: only compile, before threads would do it twice
+    buffers = _buffers(spec, width, capacity)
+    args = (buffers, adapters, kernel, memories, state, keys, target, span)
+    reason = "the device is no CPU"
+    if jax.default_backend() == "cpu":
+        reason = compact.refused(plain_block.trace(*args).jaxpr)
+        if not reason:
+            try:
+                jax.block_until_ready(compact_block(*args))
+            except jax.errors.JaxRuntimeError as error:  # the compiler knows better
+                reason = str(error).split("\n")[0]
+    if reason:
+        jax.block_until_ready(plain_block(*args))
+    return reason, spec
 
 
 def _buffers(spec: dict[str, Any], width: int, capacity: int) -> dict[str, np.ndarray]:
@@ -218,15 +225,12 @@ def run(
     span = np.array([carry.iteration, count, adapting, slow], np.int32)
     program = plain_block if carry.refused else compact_block
 
-    def lane(rows: np.ndarray, kernel: Any, memories: Any, state: Any, keys: Array, span: Array = span) -> Any:
+    def lane(rows: np.ndarray, kernel: Any, memories: Any, state: Any, keys: Array) -> Any:
         out = program(buffers, adapters, kernel, memories, state, keys, target, span)
         kernel, memories, state, filled = out if carry.refused else out[0]
         return kernel, memories, state, {k: np.moveaxis(np.asarray(b)[: span[1]], 0, 1) for k, b in filled.items()}
 
     trees = (carry.kernel, carry.memories, carry.state, chain_keys(carry.seed, chains))
-    if threads > 1 and chains > width:  # compile once, before threads do so at the same time
-        still = np.array([0, 0, 0, 0], np.int32)
-        by_lane(partial(lane, span=still), width, width, 1, *jax.tree.map(lambda x: np.asarray(x)[:width], trees))
     kernel, memories, state, out = by_lane(lane, chains, width, threads, *trees)
     carry = replace(carry, iteration=carry.iteration + count, kernel=kernel, memories=memories, state=state)
     return carry, out

@@ -100,7 +100,7 @@ class NUTS:
 
     Example:
         >>> import numpy as np
-        >>> from inference.core import as_density
+        >>> from ppl.inference.core import as_density
         >>> density, kernel = as_density(lambda z: -0.5 * jnp.sum(z**2)), NUTS(step_size=0.5)
         >>> state = kernel.init(jnp.zeros(2), density)
         >>> state, info = kernel.step(jax.random.key(0), state, density)
@@ -208,12 +208,12 @@ def keep_half(log_uniform: Array, log_part: Array, log_weight: Array) -> Array:
 
 def remember(marks: Marks, tree: Tree, momentum: Array) -> Marks:
     """Write an even leaf to its row, and the far end to row 0."""
-    rows = jnp.arange(marks.first.shape[0], dtype=jnp.int32)
+    rows = jnp.arange(marks.first.shape[0], dtype=jnp.int32)[:, None]
     row = 1 + jax.lax.population_count(tree.leaf >> 1)
-    here = ((rows == row) & (tree.leaf % 2 == 0))[:, None]
+    here = (rows == row) & (tree.leaf % 2 == 0)
     new = Marks(momentum, tree.near_momentum, tree.total)
     marks = jax.tree.map(lambda x, y: jnp.where(here, x, y), new, marks)
-    return replace(marks, first=marks.first.at[0].set(tree.far_momentum))
+    return replace(marks, first=jnp.where(rows == 0, tree.far_momentum, marks.first))
 
 
 def turns(marks: Marks, momentum: Array, total: Array) -> tuple[Array, Array]:
@@ -222,7 +222,7 @@ def turns(marks: Marks, momentum: Array, total: Array) -> tuple[Array, Array]:
     longer = since + marks.previous
 
     def turned(start: Array, sums: Array) -> Array:
-        return ~((jnp.sum(start * sums, -1) > 0) & (sums @ momentum > 0))
+        return ~((jnp.sum(start * sums, -1) > 0) & (jnp.sum(sums * momentum, -1) > 0))
 
     return turned(marks.first, since), turned(marks.previous, longer)
 
