@@ -7,6 +7,8 @@ model's function reads.
 
 from __future__ import annotations
 
+import enum
+import functools
 import hashlib
 import inspect
 import sys
@@ -103,7 +105,12 @@ def _is_data(leaf: Any) -> bool:
 
 def shape_key(arrays: tuple[Any, ...]) -> Hashable:
     """Shapes and dtypes, as JAX will see them."""
-    return tuple((tuple(np.shape(x)), str(jax.dtypes.canonicalize_dtype(np.result_type(x)))) for x in arrays)
+    return tuple((tuple(np.shape(x)), str(_canonical(x))) for x in arrays)
+
+
+def _canonical(x: Any) -> Any:
+    # numpy's result_type would convert a JAX array to a dtype, which is deprecated
+    return jax.dtypes.canonicalize_dtype(x.dtype if hasattr(x, "dtype") else np.result_type(x))
 
 
 class _Identity:
@@ -126,11 +133,12 @@ class Unstable(Exception):
 
 
 def _value_key(x: Any) -> Hashable:
-    try:
-        hash(x)
-    except TypeError:
-        return _Identity(x)
-    return (type(x), x)
+    """Identity of a setting: by value where its type defines equality, else by what it reads."""
+    if hasattr(x, "conditions") and hasattr(x, "arguments"):  # a program, which a call embeds with its data
+        return (_Identity(x), x.key(), *(_read_key(v, {}) for v in (*x.arguments.data, *x.fixed.values())))
+    if type(x).__hash__ not in (object.__hash__, None) and not isinstance(x, _CODE):
+        return (type(x), x)
+    return _read_key(x, {})
 
 
 def fingerprint(function: Callable) -> Hashable:
@@ -139,22 +147,18 @@ def fingerprint(function: Callable) -> Hashable:
     Raises:
         Unstable: It reads a mutable object, so that no key is safe.
     """
-    return _fingerprint(function, {})
+    return _read_key(function, {})
 
 
-def _fingerprint(function: Any, seen: dict[int, Any]) -> Hashable:
+def _fingerprint(function: types.FunctionType, seen: dict[Any, Any]) -> Hashable:
     if id(function) in seen:
         return "seen"
     seen[id(function)] = function
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return _Identity(function)
-    reads = [_Identity(function)]
     cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-    names = sorted(_global_names(code))
-    found = [function.__globals__[n] for n in names if n in function.__globals__]
+    names = _names(function.__code__)
+    found = [function.__globals__[n] for n in sorted(names) if n in function.__globals__]
     defaults = list(function.__defaults__ or ()) + list((function.__kwdefaults__ or {}).values())
-    return (*reads, *(_read_key(v, seen) for v in [*cells, *found, *defaults]))
+    return (_Identity(function), *(_read_key(v, seen, names) for v in [*cells, *found, *defaults]))
 
 
 def _filled(cell: Any) -> bool:
@@ -165,41 +169,70 @@ def _filled(cell: Any) -> bool:
     return True
 
 
-def _global_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            names |= _global_names(const)
-    return names
+def _names(code: types.CodeType) -> frozenset[str]:
+    """Names of globals and attributes in a function's text, nested functions included."""
+    inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
+    return frozenset(code.co_names).union(*inner)
 
 
-def _library(function: Any) -> bool:
-    module = sys.modules.get(getattr(function, "__module__", "") or "")
-    path = getattr(module, "__file__", "") or ""
-    return "site-packages" in path or path.startswith(sys.base_prefix) or (__package__ or "ppl") in str(
-        getattr(function, "__module__", "")
-    ).split(".")[:1]
+def _library(x: Any) -> bool:
+    """Whether a module, or the module that defines ``x``, is installed: such code does not change."""
+    name = x.__name__ if isinstance(x, types.ModuleType) else getattr(x, "__module__", None) or ""
+    root = str(name).split(".")[0]
+    path = getattr(sys.modules.get(name), "__file__", "") or ""
+    installed = "site-packages" in path or path.startswith(sys.base_prefix)
+    return installed or root in sys.stdlib_module_names or root == (__package__ or "ppl")
 
 
-def _read_key(x: Any, seen: dict[int, Any]) -> Hashable:
-    if x is None or isinstance(x, (bool, int, float, complex, str, bytes, np.generic)):
+_ATOMS = (bool, int, float, complex, str, bytes, np.generic, np.dtype, enum.Enum, type(None))
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, np.ufunc, functools.partial, type)
+
+
+def _read_key(x: Any, seen: dict[Any, Any], names: frozenset[str] = frozenset()) -> Hashable:
+    """Identity of an object that code reads; ``names`` are the attributes that it may read of it."""
+    if isinstance(x, _ATOMS):
         return (type(x), x if x == x else "nan")
     if isinstance(x, np.ndarray):
         return (x.dtype.str, x.shape, hashlib.blake2b(np.ascontiguousarray(x).tobytes(), digest_size=16).digest())
-    if isinstance(x, (types.ModuleType, type, types.BuiltinFunctionType, np.ufunc, jax.Array)):
+    if isinstance(x, (types.BuiltinFunctionType, np.ufunc, jax.Array)):
         return _Identity(x)
     if isinstance(x, (tuple, list)):
-        return (type(x), *(_read_key(v, seen) for v in x))
+        return (type(x), *(_read_key(v, seen, names) for v in x))
     if isinstance(x, dict) and all(isinstance(k, str) for k in x):
-        return (dict, *((k, _read_key(v, seen)) for k, v in x.items()))
+        return (dict, *((k, _read_key(v, seen, names)) for k, v in x.items()))
+    if isinstance(x, types.MethodType):
+        code = getattr(x.__func__, "__code__", None)
+        return (_read_key(x.__self__, seen, _names(code) if code else names), _read_key(x.__func__, seen))
+    if isinstance(x, functools.partial):
+        return (functools.partial, *(_read_key(v, seen, names) for v in (x.func, x.args, x.keywords)))
+    if isinstance(x, (types.ModuleType, types.FunctionType, type)) or callable(x):
+        if _library(x):
+            return _Identity(x)
     if isinstance(x, types.FunctionType):
-        return _Identity(x) if _library(x) else _fingerprint(x, seen)
-    function = getattr(x, "function", None)
-    if isinstance(function, types.FunctionType):  # another model
-        return (_Identity(x), _fingerprint(function, seen))
-    if callable(x) and isinstance(getattr(x, "__wrapped__", None), types.FunctionType):
-        return (_Identity(x), _fingerprint(x.__wrapped__, seen))
+        return _fingerprint(x, seen)
+    if isinstance(x, (types.ModuleType, type)):
+        return _attributes(x, seen, names)
+    for inner in (getattr(x, "function", None), getattr(x, "__wrapped__", None)):  # another model; a jitted function
+        if isinstance(inner, types.FunctionType):
+            return (_Identity(x), _fingerprint(inner, seen))
     raise Unstable(f"{type(x).__name__} object")
+
+
+def _attributes(x: Any, seen: dict[Any, Any], names: frozenset[str]) -> Hashable:
+    """Identity of a user's module or class by the attributes that are read: of a class also its methods."""
+    if (id(x), names) in seen:
+        return "seen"
+    seen[(id(x), names)] = x
+    parts: list[Hashable] = [_Identity(x)]
+    for scope in x.__mro__ if isinstance(x, type) else (x,):
+        if isinstance(scope, type) and _library(scope):
+            continue
+        found = {n: getattr(v, "__func__", getattr(v, "fget", v)) for n, v in vars(scope).items()}
+        methods = [v for v in found.values() if isinstance(v, types.FunctionType)] if isinstance(x, type) else []
+        read = names.union(*(_names(v.__code__) for v in methods))
+        parts += [_read_key(v, seen, names) for v in methods]
+        parts += [(n, _read_key(v, seen, names)) for n, v in sorted(found.items()) if n in read and v not in methods]
+    return tuple(parts)
 
 
 def argument_names(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
@@ -232,4 +265,4 @@ def index(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def abstract(x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array as JAX will see it."""
-    return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.result_type(x)))
+    return jax.ShapeDtypeStruct(np.shape(x), _canonical(x))

@@ -127,13 +127,13 @@ class Program:
         return result, frame
 
     def key(self) -> Hashable:
-        """Identity of everything but the values of the data; unique where the function reads mutable objects."""
+        """Identity of everything but the values of the data; unique where the program reads mutable objects."""
         try:
-            reads = arguments.fingerprint(self.model.function)
+            reads = (arguments.fingerprint(self.model.function), self.arguments.key())
         except arguments.Unstable:
-            reads = object()
+            reads = (object(),)
         x64 = bool(jax.config.jax_enable_x64)
-        return (reads, self.arguments.key(), arguments.shape_key(self.arguments.data), x64)
+        return (*reads, arguments.shape_key(self.arguments.data), x64)
 
     def learned(self) -> dict[str, SiteInfo]:
         """The sites, by one abstract run (cached by the program's identity)."""
