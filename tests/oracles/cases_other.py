@@ -93,7 +93,7 @@ def intervention():
         joint = lp.normal(u, 0.0, 1.0) + 6.0 * 0.25 + lp.laplace(y, 1.7 + 4 * u, 2.0)
         return joint, 0.0, {"u": u, "mean": 1.7 + 4 * u}
 
-    parents = {"u": set(), "t": {"u"}, "k": set(), "mean": {"t", "u", "k"}, "constant": set(), "y": {"t", "u", "k"}}
+    parents = {"u": set(), "t": set(), "k": set(), "mean": {"t", "u", "k"}, "constant": set(), "y": {"t", "u", "k"}}
     return Case(m(0.25).condition(y=y).do(t=1.7, k=4), hand, {"y": (2,)}, parents, scale=1.0)
 
 
