@@ -35,7 +35,10 @@ GROWTH = (1.25, 4.0)
 """A stopping rule is judged again after the draws have grown as much as it guesses, within these factors."""
 
 EXTENSION = 10
-"""Times the planned draws at which a stopping rule is given up, for engines without ``max_draws``."""
+"""Times ``max_draws`` (or the planned draws) at which a stopping rule is given up."""
+
+MOST_NUMBERS = 250_000_000
+"""Most numbers of unconstrained draws that a stopping rule may ask for: two gigabytes."""
 
 
 def infer(
@@ -208,16 +211,20 @@ class _Run:
             return True
         if self.monitor.done < self.due:
             return False
-        self.cap = self.cap or getattr(self.engine, "max_draws", None) or EXTENSION * max(self.monitor.done, 1)
         drawn = [b.positions for b in self.blocks if b.phase == "sampling" and b.positions is not None]
-        verdict = self.rule(np.concatenate(drawn, axis=1))
+        positions = np.concatenate(drawn, axis=1)
+        if not self.cap:
+            planned = getattr(self.engine, "max_draws", None) or max(self.monitor.done, 1)
+            fitting = MOST_NUMBERS // (positions.shape[0] * positions.shape[2])
+            self.cap = max(planned, min(EXTENSION * planned, fitting))
+        verdict = self.rule(positions)
         self.verdict = verdict.text
         self.due = min(self.monitor.done * float(np.clip(1.05 * verdict.growth, *GROWTH)), self.cap)
         if verdict.met or self.monitor.done < self.cap:
             return verdict.met
         note = (
-            f"until={self.rule.name} was not met after {self.monitor.done} draws per chain, the most this engine "
-            f"takes ({verdict.text}); give it a larger max_draws, or look at the model"
+            f"until={self.rule.name} was not met after {self.monitor.done} draws per chain, the most that a "
+            f"run is extended to ({verdict.text}); give the engine a larger max_draws, or look at the model"
         )
         self.notes.append(note)
         warnings.warn(note, stacklevel=5)
