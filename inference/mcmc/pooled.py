@@ -3,8 +3,8 @@ r"""Pooled Fisher HMC, the default engine: many lockstep chains that share one l
 Chains start dispersed and climb to the typical set (``start``); a few windows learn the geometric mean of the
 pooled draws' covariance and the inverse covariance of their gradients (``pooled_warmup``); then everything but the
 deterministic jitter of the trajectory length is frozen (a step size at which chains stick is still halved) and
-sampling goes on until split R-hat of z and |z - mean| is small. The host adapts, and draws all random numbers, between calls of one small compiled program
-(``pooled_block``), so a cold run waits for little and a warm run for nothing.
+sampling goes on until split R-hat of z and |z - mean| is small. The host adapts, and draws all random numbers,
+between calls of one small compiled program (``pooled_block``), so that little is compiled.
 
 Random numbers are keyed by (seed, purpose, block of ten trajectories), so draws do not depend on how many
 trajectories one call of ``advance`` makes. Chains are pooled in warm-up: they do depend on the number of chains.
