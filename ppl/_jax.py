@@ -240,14 +240,13 @@ def _param_key(x: Any) -> Hashable:
     if isinstance(x, dict):
         return tuple(sorted((str(k), _param_key(v)) for k, v in x.items()))
     if isinstance(x, functools.partial):
-        return ("partial", _param_key(x.func), _param_key(x.args), _param_key(x.keywords))
+        return _param_key(("partial", x.func, x.args, x.keywords))
     if hasattr(x, "f") and hasattr(x, "transforms"):  # JAX's wrapped functions: the function inside decides
         inner = tuple(_param_key(t) for pair in x.transforms for t in pair)
         return ("wrapped", _param_key(x.f), inner)
     if callable(x) and not isinstance(x, type):
-        bound = getattr(x, "__self__", None)
-        if bound is not None and hasattr(x, "__func__"):
-            return ("method", _Same(x.__func__), _Same(bound))
+        if hasattr(x, "__func__"):
+            return ("method", _Same(x.__func__), _Same(x.__self__))
         return _Same(x)
     try:
         hash(x)
@@ -272,23 +271,15 @@ def _jaxpr_key(jaxpr: Jaxpr) -> Hashable:
         return number.setdefault(atom, len(number))
 
     heads = tuple((ref(v), _aval_key(v.aval)) for v in (*jaxpr.constvars, *jaxpr.invars))
-    body = tuple(
-        (
-            eqn.primitive.name,
-            tuple(ref(v) for v in eqn.invars),
-            tuple((ref(v), _aval_key(v.aval)) for v in eqn.outvars),
-            tuple(sorted((k, _Ordered(_param_key(v))) for k, v in eqn.params.items() if k not in _NAMES_ONLY)),
-        )
-        for eqn in jaxpr.eqns
-    )
+
+    def eqn_key(eqn: Any) -> Hashable:
+        names = sorted(name for name in eqn.params if name not in _NAMES_ONLY)
+        inputs = tuple(ref(v) for v in eqn.invars)
+        outputs = tuple((ref(v), _aval_key(v.aval)) for v in eqn.outvars)
+        return (eqn.primitive.name, inputs, outputs, tuple((name, _param_key(eqn.params[name])) for name in names))
+
+    body = tuple(eqn_key(eqn) for eqn in jaxpr.eqns)
     return (heads, body, tuple(ref(v) for v in jaxpr.outvars))
-
-
-class _Ordered(tuple):
-    """A key wrapped so that sorting by parameter name never compares keys themselves."""
-
-    def __new__(cls, key: Hashable) -> _Ordered:
-        return super().__new__(cls, (key,))
 
 
 def key(code: Any) -> Hashable:

@@ -200,7 +200,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
         ...     p = ppl.sample("p", dist.Beta(2.0, 2.0))
         ...     ppl.sample("heads", dist.Binomial(10, p))
         >>> round(float(coin().log_prob({"p": 0.5, "heads": 5})), 4)
-        -0.9964
+        -0.9966
     """
     frame = current("sample")
     name = frame.scope + name
