@@ -141,9 +141,10 @@ class Chains:
         return replace(carry, refused=compiled[0], spec=compiled[1])
 
     def advance(self, carry: Carry, target: Any, n: int) -> tuple[Carry, Block, bool]:
-        """Run at most ``n`` iterations, all of warm-up or all of sampling."""
+        """Run at most ``n`` iterations, all of warm-up or all of sampling; not past the plan unless it is done."""
         target, warm = as_density(target), carry.iteration < self.warmup
-        n = min(n, self.warmup - carry.iteration) if warm else n
+        left = (self.warmup if warm else self.warmup + self.draws) - carry.iteration
+        n = min(n, left) if left > 0 else n
         pieces: list[dict[str, Array]] = []
         stop = carry.iteration + n
         while carry.iteration < stop:

@@ -120,8 +120,8 @@ class HMC:
 
 jax.tree_util.register_dataclass(
     HMC,
-    ["step_size", "metric", "length", "jitter"],
-    ["steps", "target_accept", "dense", "max_steps", "max_energy_error"],
+    ["step_size", "metric", "length", "jitter", "target_accept"],
+    ["steps", "dense", "max_steps", "max_energy_error"],
 )
 
 

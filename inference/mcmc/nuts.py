@@ -151,7 +151,7 @@ class NUTS:
 
 
 jax.tree_util.register_dataclass(
-    NUTS, ["step_size", "metric"], ["target_accept", "dense", "max_depth", "max_energy_error"]
+    NUTS, ["step_size", "metric", "target_accept"], ["dense", "max_depth", "max_energy_error"]
 )
 
 
