@@ -39,6 +39,7 @@ def accumulate(memory: Moments, position: Array) -> Moments:
     """Add one position.
 
     Example:
+        >>> import numpy as np
         >>> memory = Moments(np.array(0.0), np.zeros(1), np.zeros(1))
         >>> for x in (1.0, 2.0, 6.0):
         ...     memory = accumulate(memory, np.array([x]))
@@ -58,6 +59,7 @@ def merge(memories: Sequence[Moments]) -> Moments:
     """Combine the moments of several chains, about their common mean.
 
     Example:
+        >>> import numpy as np
         >>> a = Moments(np.array(2.0), np.array([1.0]), np.array([2.0]))
         >>> b = Moments(np.array(1.0), np.array([4.0]), np.array([0.0]))
         >>> float(merge([a, b]).squares[0])
@@ -85,6 +87,7 @@ class Variance:
         pooled: Whether all chains share one metric; then a chain's draws depend on the others.
 
     Example:
+        >>> import numpy as np
         >>> from ppl.inference.mcmc import NUTS
         >>> adapter, kernel = Variance(), NUTS().expand(1)
         >>> memory = Moments(np.array(1001.0), np.zeros(1), np.array([4000.0]))
