@@ -42,7 +42,7 @@ class SBC:
         >>> ranks = np.random.default_rng(0).integers(0, 20, (200, 1))
         >>> result = SBC(ranks, ("mu",), draws=19)
         >>> result.passes(0.01), round(float(result.pvalues()["ecdf"][0]), 3)
-        (True, 0.644)
+        (True, 0.427)
     """
 
     ranks: np.ndarray

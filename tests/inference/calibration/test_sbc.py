@@ -85,7 +85,18 @@ class Prior:
         return Point(density.prior(key)), Nothing()
 
 
-for _kernel in (Exact, Prior):
+@dataclass(frozen=True)
+class Stuck:
+    """Stays where it starts."""
+
+    def init(self, position, density):
+        return Point(position)
+
+    def step(self, key, state, density):
+        return state, Nothing()
+
+
+for _kernel in (Exact, Prior, Stuck):
     jax.tree_util.register_dataclass(_kernel, list(_kernel.__dataclass_fields__), [])
 
 
@@ -126,11 +137,20 @@ def test_a_wrong_posterior_fails_and_is_described(kernel, words):
 
 
 def test_only_the_log_likelihood_catches_the_prior():
-    """The ranks of every parameter are uniform when the data are ignored; false alarm at most ALPHA."""
+    """The ranks of every parameter are uniform when the data are ignored; false alarm at most ALPHA.
+
+    The chain reads no argument of its compiled function here, which aborts XLA unless they are kept in use.
+    """
     result = run(Prior())
     assert result.failures(ALPHA) == ["log_likelihood"]
     # The truth explains its data better than a draw of the prior does: P(rank above 90) is far above 10%.
     assert (result.ranks[:, 2] > 90).mean() > 0.2
+
+
+def test_chains_start_away_from_the_truth():
+    """A chain that starts at the truth is stationary at once, and would hide that a kernel does not converge."""
+    result = run(Stuck(), replications=100, quantities=["mu"])
+    assert set(result.ranks.ravel()) == {0, 99} and not result.passes(ALPHA)
 
 
 def test_the_false_alarm_rate_is_the_nominal_one():
