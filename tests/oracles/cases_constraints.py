@@ -206,9 +206,7 @@ def ordered_cutpoints():
             joint = joint + lp.ordered_logistic(y[i], beta * x[i], cuts)
         return joint, det, {"cuts": cuts, "beta": beta}
 
-    return Case(
-        m(x).condition(y=y), hand, {"y": (7,)}, {"cuts": set(), "beta": set(), "y": {"cuts", "beta"}}
-    )
+    return Case(m(x).condition(y=y), hand, {"y": (7,)}, {"cuts": set(), "beta": set(), "y": {"cuts", "beta"}})
 
 
 @case

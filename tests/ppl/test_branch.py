@@ -51,7 +51,10 @@ def test_a_side_that_is_not_taken_spoils_neither_value_nor_gradient_of_observed_
         x = ppl.sample("x", dist.Normal(0.0, 1.0))
         safe = jnp.where(x > 0, x, 1.0)
         ppl.branch(
-            "side", x > 0, lambda: ppl.sample("y", dist.Normal(0.0, safe)), lambda: ppl.sample("w", dist.Uniform(0.0, x))
+            "side",
+            x > 0,
+            lambda: ppl.sample("y", dist.Normal(0.0, safe)),
+            lambda: ppl.sample("w", dist.Uniform(0.0, x)),
         )
 
     d = ppl.compile(m().condition(y=1.0, w=2.0))
@@ -88,4 +91,4 @@ def test_what_cannot_be_selected_is_refused():
 
     for model, message in [(structures, "structures"), (shapes, "shapes"), (predicate, "scalar"), (twice, "twice")]:
         with pytest.raises(ppl.ModelError, match=message):
-            model(1.0).sites
+            model(1.0).learned()

@@ -91,7 +91,7 @@ def test_the_same_scope_twice_is_a_clash():
         ppl.call("a", part(1.0))
 
     with pytest.raises(ppl.ModelError, match="'a/m' is used twice"):
-        m().sites
+        m().learned()
 
 
 def test_only_programs_can_be_called():
@@ -100,7 +100,7 @@ def test_only_programs_can_be_called():
         ppl.call("a", part)
 
     with pytest.raises(ppl.ModelError, match="needs a program"):
-        m().sites
+        m().learned()
 
 
 def test_arguments_of_a_part_may_be_random_variables():

@@ -95,7 +95,7 @@ def test_a_step_must_return_a_carry_like_its_own():
         ppl.markov("t", lambda c, t: (c, c), init=0.0, xs=3)
 
     with pytest.raises(ppl.ModelError, match="same structure as init"):
-        m().sites
+        m().learned()
 
 
 def test_inputs_are_needed_and_must_agree():
@@ -104,16 +104,16 @@ def test_inputs_are_needed_and_must_agree():
         ppl.markov("t", lambda c, t: c, init=0.0)
 
     with pytest.raises(ppl.ModelError, match="needs xs"):
-        nothing().sites
+        nothing().learned()
 
     @ppl.model
     def uneven(a, b):
         ppl.markov("t", lambda c, x: c, init=0.0, xs=(a, b))
 
     with pytest.raises(ppl.ModelError, match="disagree in length"):
-        uneven(np.zeros(2), np.zeros(3)).sites
+        uneven(np.zeros(2), np.zeros(3)).learned()
     with pytest.raises(ppl.ModelError, match="size 0"):
-        walk(0, 0.5, 1.0).sites
+        walk(0, 0.5, 1.0).learned()
 
 
 def test_an_integer_start_does_not_truncate_the_states():

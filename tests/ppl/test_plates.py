@@ -99,12 +99,12 @@ def test_elements_of_nested_plates_draw_independently():
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_plate_without_elements_is_refused(size):
     with pytest.raises(ppl.ModelError, match=f"plate 'row' has size {size}"):
-        rows(size).sites
+        rows(size).learned()
 
 
 def test_an_empty_array_is_refused():
     with pytest.raises(ppl.ModelError, match="size 0"):
-        weighted(np.zeros(0)).sites
+        weighted(np.zeros(0)).learned()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_arrays_must_agree(arrays, message):
         ppl.plate("row", lambda a, b: normal("y", a + b), a, b)
 
     with pytest.raises(ppl.ModelError, match=message):
-        m(*arrays).sites
+        m(*arrays).learned()
 
 
 def test_one_name_stands_for_one_axis():
@@ -130,7 +130,7 @@ def test_one_name_stands_for_one_axis():
         ppl.plate("a", lambda: normal("y"), 3)
 
     with pytest.raises(ppl.ModelError, match="two sizes, 2 and 3"):
-        m().sites
+        m().learned()
 
     @ppl.model
     def nested():
@@ -139,7 +139,7 @@ def test_one_name_stands_for_one_axis():
             ppl.plate("a", lambda: normal("y"), 2)
 
     with pytest.raises(ppl.ModelError, match="inside a plate of the same name"):
-        nested().sites
+        nested().learned()
 
 
 def test_a_site_name_is_used_once_also_in_sibling_plates():
@@ -149,7 +149,7 @@ def test_a_site_name_is_used_once_also_in_sibling_plates():
         ppl.plate("b", lambda: normal("x"), 2)
 
     with pytest.raises(ppl.ModelError, match="'x' is used twice"):
-        m().sites
+        m().learned()
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (1, 3), (1,), (), (4,)])
@@ -190,7 +190,7 @@ def test_an_error_in_a_body_leaves_no_frame_behind():
         ppl.plate("row", body, n)
 
     with pytest.raises(KeyError):
-        broken(3).sites
+        broken(3).learned()
     with pytest.raises(ppl.ModelError, match="outside of a model"):
         normal("x")
     assert set(rows(2).sites) == {"mu", "y"}
