@@ -198,6 +198,10 @@ def _read_key(x: Any, seen: dict[Any, Any], names: frozenset[str] = frozenset())
         return _Identity(x)
     if isinstance(x, (tuple, list)):
         return (type(x), *(_read_key(v, seen, names) for v in x))
+    if isinstance(x, (set, frozenset)):
+        return (type(x), frozenset(_read_key(v, seen, names) for v in x))
+    if isinstance(x, slice):
+        return (slice, x.start, x.stop, x.step)
     if isinstance(x, dict) and all(isinstance(k, str) for k in x):
         return (dict, *((k, _read_key(v, seen, names)) for k, v in x.items()))
     if isinstance(x, types.MethodType):
@@ -210,6 +214,8 @@ def _read_key(x: Any, seen: dict[Any, Any], names: frozenset[str] = frozenset())
             return _Identity(x)
     if isinstance(x, types.FunctionType):
         return _fingerprint(x, seen)
+    if isinstance(x, type) and issubclass(x, enum.Enum):
+        return _Identity(x)
     if isinstance(x, (types.ModuleType, type)):
         return _attributes(x, seen, names)
     for inner in (getattr(x, "function", None), getattr(x, "__wrapped__", None)):  # another model; a jitted function
@@ -229,7 +235,7 @@ def _attributes(x: Any, seen: dict[Any, Any], names: frozenset[str]) -> Hashable
             continue
         found = {n: getattr(v, "__func__", getattr(v, "fget", v)) for n, v in vars(scope).items()}
         methods = [v for v in found.values() if isinstance(v, types.FunctionType)] if isinstance(x, type) else []
-        read = names.union(*(_names(v.__code__) for v in methods))
+        read = {n for n in names.union(*(_names(v.__code__) for v in methods)) if not n.startswith("__")}
         parts += [_read_key(v, seen, names) for v in methods]
         parts += [(n, _read_key(v, seen, names)) for n, v in sorted(found.items()) if n in read and v not in methods]
     return tuple(parts)
