@@ -193,6 +193,7 @@ class _Run:
             carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, size)
             took = time.perf_counter() - began
             self.blocks.append(block)
+            self._question(block)
             self.carry = carry
             self.seconds[block.phase] = self.seconds.get(block.phase, 0.0) + took
             self.monitor.see(block)
@@ -204,6 +205,14 @@ class _Run:
             # No more than what was asked for: the planned draws, then what the rule is judged on next.
             left = (math.ceil(self.due) if planned else goal) - self.monitor.done
             size = min(n, left) if left > 0 else n
+
+    def _question(self, block: Any) -> None:
+        """Ask the model about starting points that had no finite density, though others had."""
+        positions = block.metrics.pop("inadmissible", None)
+        if positions is not None and len(positions) and self.subject.program is not None:
+            import ppl
+
+            ppl.check_parameters(self.subject.program, self.subject.density, positions)
 
     def _enough(self) -> bool:
         """Whether a run that has done its planned work may end."""

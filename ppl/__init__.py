@@ -16,10 +16,10 @@ from . import distributions
 from . import distributions as dist
 from ._cache import enable_compilation_cache
 from .arguments import index
-from .check import check
+from .check import check, check_parameters
 from .compile import compile
 from .density import Density
-from .errors import ImproperPrior, MissingSite, ModelError
+from .errors import ImproperPrior, MissingSite, ModelError, ParameterError
 from .graph import Graph
 from .maps import branch, call, markov, plate, sample_tree
 from .program import Model, Program, Site, model
@@ -36,11 +36,13 @@ __all__ = [
     "MissingSite",
     "Model",
     "ModelError",
+    "ParameterError",
     "Program",
     "Site",
     "branch",
     "call",
     "check",
+    "check_parameters",
     "compile",
     "dist",
     "distributions",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import as_array
-from .errors import ImproperPrior, ModelError, at, user_line
+from .errors import ImproperPrior, ModelError, ParameterError, at, user_line
 from .sites import SiteInfo
 
 Array = Any
@@ -196,13 +196,41 @@ def _check_parameters(program: Any, info: SiteInfo, parameters: dict, kept: dict
         where = element(info, place[: depth + info.batch], coords)
         shown = value[place]
         word = "is nan" if np.isnan(np.asarray(shown, float)).any() else "is not admissible"
-        raise ModelError(
+        raise ParameterError(
             f"site {info.name!r}: the parameter {parameter} of {info.family} {word} at {where}: "
             f"{parameter} = {_show(shown)} ({int(bad.sum())} of {bad.size} elements):\n{at(info.source)}\n"
             f"{_context(program, info.name, kept)}\n"
             "  A latent scale or rate needs a positive prior (HalfNormal, LogNormal, Gamma, ...), or a positive "
             "function of it (jnp.exp, jax.nn.softplus)."
         )
+
+
+def check_parameters(program: Any, density: Any, positions: Any) -> None:
+    """Check the parameters of every distribution at positions where the log density is not finite.
+
+    An engine can start elsewhere, but a scale that a latent variable makes negative is a mistake of the model. What
+    may be round-off far out in the tails (NaN, zero, infinity) and the side of a branch that is not taken pass.
+
+    Args:
+        program: The conditioned program.
+        density: Its density.
+        positions: Unconstrained positions, shape (n, dim); at most eight are looked at.
+
+    Raises:
+        ParameterError: Naming site, element, parameter, value and line.
+    """
+    for z in np.asarray(positions)[:8]:
+        kept = jax.tree_util.tree_map(np.asarray, density.diagnose(jnp.asarray(z, jnp.result_type(float))))
+        for name, valid in kept["valid"].items():
+            info = density.compiled.sites[name]
+            genuine = {p: (v, np.asarray(ok) | _numerical(v, np.ndim(ok))) for p, (v, ok) in valid["parameters"].items()}
+            if not info.branches:
+                _check_parameters(program, info, genuine, kept, program.coords)
+
+
+def _numerical(value: np.ndarray, depth: int) -> np.ndarray:
+    odd = ~np.isfinite(value) | (value == 0)
+    return odd.any(axis=tuple(range(depth, odd.ndim)))
 
 
 def _guilty(density: Any, position: Array) -> list[str]:

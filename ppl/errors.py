@@ -28,6 +28,10 @@ class ImproperPrior(ModelError):
     """A draw was asked from a prior that cannot be normalised."""
 
 
+class ParameterError(ModelError):
+    """A distribution was given a parameter that it does not admit, such as a negative scale."""
+
+
 class MissingSite(ModelError):
     """A name does not belong to the model."""
 

@@ -190,7 +190,8 @@ class PooledHMC:
             leapfrogs=found.evaluations,
             log=log,
         )
-        return carry, Block("start", metrics={"evaluations": found.evaluations, "log": "\n".join(found.log)}), False
+        metrics = {"evaluations": found.evaluations, "log": "\n".join(found.log), "inadmissible": found.inadmissible}
+        return carry, Block("start", metrics=metrics), False
 
     def _warm_up(self, carry: Carry, lanes: Lanes, n: int) -> tuple[Carry, Block, bool]:
         left = warmup.planned(carry) - (0 if carry.rows is None else len(carry.rows))
@@ -238,7 +239,7 @@ class PooledHMC:
             size, skip = min(count, SIZE - index % SIZE), index % SIZE
             noise = _noise(carry, purpose, index // SIZE)
             noise = np.roll(noise, -skip, axis=0) if skip else noise
-            tuning = (log_step, carry.length, most, self.target_accept)
+            tuning = (log_step, carry.length, most, self.target_accept * (1.0 - carry.wall))
             rows = lanes.run(state, noise, warmup.schedule(carry.stage, index, seen), tuning, device, size)
             state = rows.state
             made.append(rows.values)
@@ -255,14 +256,15 @@ class PooledHMC:
         return carry, rows, self._block("sampling" if sampling else "warmup", carry, rows, energy)
 
     def _watch(self, carry: Carry, log_step: float, acceptance: np.ndarray, index: int) -> tuple[Carry, float]:
-        """Halve the step size where chains stick."""
+        """Change the step size where chains stick."""
         watch = carry.watch or warmup.Watch(np.zeros(self.chains))
-        watch, halve = warmup.watched(watch, acceptance, index)
+        watch, factors = warmup.watched(watch, acceptance, index)
         carry = replace(carry, watch=watch)
-        if not halve:
+        if factors == 0:
             return carry, log_step
-        log_step -= math.log(2.0)
-        line = f"{index} draws: chains stick where the density is narrow; step size halved to {math.exp(log_step):.4g}"
+        log_step += factors * math.log(2.0)
+        why = "chains stick where the density is narrow" if factors < 0 else "a smaller step did not help"
+        line = f"{index} draws: {why}; step size {'halved' if factors < 0 else 'doubled'} to {math.exp(log_step):.4g}"
         return replace(carry, log=[*carry.log, line]), log_step
 
     def _block(self, phase: str, carry: Carry, rows: Rows, energy: np.ndarray) -> Block:

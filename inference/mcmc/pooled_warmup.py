@@ -41,35 +41,45 @@ class Watch:
         sums: Sum of acceptance probabilities within the current spell, shape (C,).
         sticky: Spells of the current period with mean acceptance below ``STICKY``.
         halvings: How often the step size was halved.
+        before: Sticky spells of the period that led to the last halving, while its effect is not known; else 0.
     """
 
     sums: np.ndarray
     sticky: int = 0
     halvings: int = 0
+    before: int = 0
 
 
-def watched(watch: Watch, acceptance: np.ndarray, index: int) -> tuple[Watch, bool]:
-    """Notice chains that stick while sampling; says whether the step size should be halved.
+def watched(watch: Watch, acceptance: np.ndarray, index: int) -> tuple[Watch, int]:
+    """Notice chains that stick while sampling; says by how many factors of two the step size should change.
 
     A step size tuned for the bulk can be unstable where the density is narrower, in a tail or a neck: chains enter
     such places rarely and then stay for long. That shows as spells of ten trajectories with hardly any acceptance,
     which do not occur at all where one step size fits everywhere. When more than one in a hundred spells of a
-    period is sticky, half the step size follows, at most four times; draws made before are kept, for every step
-    size leaves the posterior invariant.
+    period is sticky, half the step size follows, at most four times; where that did not halve their number (a wall
+    rejects at any step size) it is taken back for good. Draws made before are kept, for every step size leaves the
+    posterior invariant.
 
     Args:
         watch: The account so far.
         acceptance: Acceptance probabilities of the next trajectories, within one spell, shape (n, C).
         index: Number of sampling trajectories made, with these.
+
+    Returns:
+        The account, and -1 to halve the step size, +1 to double it or 0.
     """
     sums = watch.sums + acceptance.sum(axis=0, dtype=np.float64)
     if index % SPELL:
-        return replace(watch, sums=sums), False
+        return replace(watch, sums=sums), 0
     sticky = watch.sticky + int((sums / SPELL < STICKY).sum())
     if index % PERIOD:
-        return replace(watch, sums=np.zeros_like(sums), sticky=sticky), False
-    halve = sticky > max(1, 0.01 * len(sums) * (PERIOD // SPELL)) and watch.halvings < HALVINGS
-    return Watch(np.zeros_like(sums), 0, watch.halvings + int(halve)), halve
+        return replace(watch, sums=np.zeros_like(sums), sticky=sticky), 0
+    empty = Watch(np.zeros_like(sums), 0, watch.halvings)
+    if watch.before and 2 * sticky > watch.before:
+        return replace(empty, halvings=HALVINGS), 1
+    if sticky > max(1, 0.01 * len(sums) * (PERIOD // SPELL)) and watch.halvings < HALVINGS:
+        return replace(empty, halvings=watch.halvings + 1, before=sticky), -1
+    return empty, 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class Carry:
         leapfrogs: Leapfrogs (and start evaluations) made by each chain.
         restarts: Chains overwritten in warm-up.
         divergences: Divergent trajectories while sampling.
+        wall: Share of trajectories that end outside of the support at any step size (``find_wall``).
         watch: What ``watched`` keeps of the sampling phase, None before.
         fit: sqrt(lA lB) of the last window, inf before.
         height: Mean log density of the last window, None before.
@@ -117,6 +128,7 @@ class Carry:
     leapfrogs: int = 0
     restarts: int = 0
     divergences: int = 0
+    wall: float = 0.0
     watch: Watch | None = None
     fit: float = float("inf")
     height: float | None = None
@@ -181,6 +193,7 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     log_step = float(rows.log_step[length - length // 3 :].mean())
     if carry.window < 2:
         log_step = max(log_step, float(np.log(first_step(rows.dim))))
+    log_step, wall = find_wall(kept, log_step) if carry.window >= 1 else (log_step, 0.0)
     stuck, still = stuck_chains(kept, crude=carry.window < 2)
     if stuck.all():
         line = f"window {carry.window + 1}: no chain moves; step size down, metric unchanged"
@@ -189,12 +202,13 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     good = ~stuck
     assert carry.metric is not None  # noqa: S101 - set by the start
     draws, gradients = (x[:, good].reshape(-1, rows.dim) for x in (kept.positions, kept.gradients))
-    fit = update(carry.metric, draws, gradients)
+    fit = update(carry.metric, draws, _gaussian_gradients(draws) if max(wall, carry.wall) else gradients)
     scales = {str(k): members for k, members in log_scales(draws, gradients).items()} if fit.metric.dense else {}
     heights = kept.log_density[:, good]
     height, spread = float(heights.mean()), float(heights.std())
     settled = (
         carry.window >= 2
+        and (carry.wall or not wall)  # the metric of the next window is the first to know
         and not (stuck.any() if restart else still.any())
         and carry.height is not None
         and abs(height - carry.height) < 0.5 * spread
@@ -220,6 +234,7 @@ def end_window(carry: Carry, restart: bool) -> Carry:
         metric=fit.metric,
         log_step=log_step,
         length=trajectory,
+        wall=max(carry.wall, wall),
         restarts=carry.restarts + restarts,
         fit=fit.leapfrogs,
         height=height,
@@ -239,6 +254,29 @@ def noise(carry: Carry, count: float | None = None) -> float:
     length = WINDOWS[carry.window]
     count = (length - length // 3) * len(carry.state) / 2 if count is None else count
     return 1.0 + float(np.sqrt((carry.state.shape[1] - 1) / 2 / count))
+
+
+def find_wall(kept: Rows, log_step: float) -> tuple[float, float]:
+    """Notice that a small step size is the work of a wall, and undo it.
+
+    Where the density ends abruptly, a share w of the trajectories ends outside whatever the step size, mean
+    acceptance stays below its target, and the step size would shrink for ever. When it is below a quarter of the
+    first one and w exceeds 0.05, it is put back there, and the target becomes (1 - w) times itself.
+
+    Returns:
+        The log step size and w, 0 where there is no wall.
+    """
+    least = float(np.log(first_step(kept.dim) / 4.0))
+    share = float(1.0 - np.isfinite(kept.change).mean())
+    return (least, share) if share > 0.05 and log_step < least else (log_step, 0.0)
+
+
+def _gaussian_gradients(positions: np.ndarray) -> np.ndarray:
+    """Gradients of the Gaussian that fits some positions: at a wall the target's own say nothing of its scale."""
+    centred = positions - positions.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(centred, rowvar=False))
+    ridge = 1e-9 * np.trace(covariance) / len(covariance) + 1e-300
+    return -np.linalg.solve(covariance + ridge * np.eye(len(covariance)), centred.T).T
 
 
 def stuck_chains(kept: Rows, crude: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -61,6 +61,7 @@ class Start:
         steps: Steps s of the stored quasi-Newton pairs, shape (pairs, d).
         changes: Changes y of the gradient along them, shape (pairs, d).
         evaluations: Batched evaluations spent.
+        inadmissible: First positions at which the log density or its gradient was not finite, shape (k, d).
         log: What was done, line by line.
     """
 
@@ -70,6 +71,7 @@ class Start:
     steps: np.ndarray
     changes: np.ndarray
     evaluations: int
+    inadmissible: np.ndarray
     log: list[str] = field(default_factory=list)
 
 
@@ -114,7 +116,8 @@ def find_start(
             raise ValueError(f"init has shape {z.shape}; this run needs (chains, dimension) = {shape}")
     tried = [z]
     lp, g = counted(z)
-    if not np.all(np.isfinite(lp)):
+    inadmissible = z[~np.isfinite(lp)]
+    if len(inadmissible):
         z, lp, g = _redraw(counted, random, prior, (z, lp, g), tried, log)
     if not np.any(np.isfinite(lp)):
         _fail(explain or evaluate, tried, log)
@@ -135,7 +138,7 @@ def find_start(
         g_top = np.where(keep[:, None], g, g_top)
         if not keep.all():
             log.append(f"{int((~keep).sum())} chains leave their init, more than 30 + 2 d below the ascent's end")
-    return Start(top, lp_top, g_top, steps, changes, counted.calls, log)
+    return Start(top, lp_top, g_top, steps, changes, counted.calls, inadmissible, log)
 
 
 class _Counter:
