@@ -223,7 +223,8 @@ def check_parameters(program: Any, density: Any, positions: Any) -> None:
         kept = jax.tree_util.tree_map(np.asarray, density.diagnose(jnp.asarray(z, jnp.result_type(float))))
         for name, valid in kept["valid"].items():
             info = density.compiled.sites[name]
-            genuine = {p: (v, np.asarray(ok) | _numerical(v, np.ndim(ok))) for p, (v, ok) in valid["parameters"].items()}
+            found = valid["parameters"].items()
+            genuine = {key: (value, np.asarray(ok) | _numerical(value, np.ndim(ok))) for key, (value, ok) in found}
             if not info.branches:
                 _check_parameters(program, info, genuine, kept, program.coords)
 

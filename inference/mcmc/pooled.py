@@ -259,13 +259,12 @@ class PooledHMC:
         """Change the step size where chains stick."""
         watch = carry.watch or warmup.Watch(np.zeros(self.chains))
         watch, factors = warmup.watched(watch, acceptance, index)
-        carry = replace(carry, watch=watch)
         if factors == 0:
-            return carry, log_step
+            return replace(carry, watch=watch), log_step
         log_step += factors * math.log(2.0)
         why = "chains stick where the density is narrow" if factors < 0 else "a smaller step did not help"
         line = f"{index} draws: {why}; step size {'halved' if factors < 0 else 'doubled'} to {math.exp(log_step):.4g}"
-        return replace(carry, log=[*carry.log, line]), log_step
+        return replace(carry, watch=watch, log=[*carry.log, line]), log_step
 
     def _block(self, phase: str, carry: Carry, rows: Rows, energy: np.ndarray) -> Block:
         stats = {
