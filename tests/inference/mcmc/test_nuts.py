@@ -85,10 +85,17 @@ class Orbit:
 
 
 STEP, SCALE = 0.45, np.array([0.8, 1.3])
-STARTS = [((0.2, 0.4), (0.6, -1.0)), ((-1.0, 1.2), (0.3, 0.2)), ((0.9, -0.5), (-1.4, 0.8))]
+STARTS = [
+    ((0.2, 0.4), (0.6, -1.0)),
+    ((0.9, -0.5), (-1.4, 0.8)),
+    ((1.1, -0.5), (0.8, -0.1)),  # the check from a to m decides
+    ((-0.6, 0.8), (2.4, -1.7)),
+    ((-0.1, 0.2), (0.7, -0.8)),  # the check from m - 1 to b decides
+    ((-0.5, -1.0), (-1.3, 0.1)),
+]
 
 
-@pytest.mark.parametrize("start", range(3))
+@pytest.mark.parametrize("start", range(len(STARTS)))
 def test_the_enumerated_algorithm_keeps_the_weights_of_an_orbit(start):
     """sum_i w_i P(i -> j) = w_j over all i from which j can be reached: the oracle itself is right."""
     z, q = STARTS[start]
@@ -112,7 +119,7 @@ def program():
     return run
 
 
-@pytest.mark.parametrize("start", range(3))
+@pytest.mark.parametrize("start", range(len(STARTS)))
 def test_transitions_have_the_enumerated_probabilities(start):
     """Chi-square over the states of the orbit; a correct sampler fails with probability 1e-5."""
     from scipy import stats
@@ -135,15 +142,17 @@ def test_transitions_have_the_enumerated_probabilities(start):
     assert counts[~large].sum() < 60
 
 
-def test_extra_checks_matter_somewhere():
-    """The orbit of this start turns only by a check across sub-trees: without them the trees differ."""
-    differ = 0
-    for z, q in STARTS:
-        orbit = Orbit(z, q, STEP, SCALE)
-        for a in range(-15, 12):
-            plain = orbit.turned(a, a + 3)
-            differ += orbit.joint_turned(a, a + 1, a + 3) != plain
-    assert differ > 0
+@pytest.mark.parametrize("check, start", [(1, 2), (1, 3), (2, 4), (2, 5)])
+def test_each_extra_check_decides_at_some_start(check, start):
+    """Without it the enumerated law is another, so the test above would see its loss."""
+
+    class Without(Orbit):
+        def joint_turned(self, a, m, b):
+            extra = self.turned(m, b) if check == 1 else self.turned(a, m + 1)
+            return self.turned(a, b) or extra
+
+    full, less = (kind(*STARTS[start], STEP, SCALE).next(0) for kind in (Orbit, Without))
+    assert 0.5 * sum(abs(full.get(t, 0) - less.get(t, 0)) for t in full | less) > 0.1
 
 
 def test_leaf_masks_name_the_subtrees_that_end():
