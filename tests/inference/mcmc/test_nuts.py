@@ -92,6 +92,8 @@ STARTS = [
     ((-0.6, 0.8), (2.4, -1.7)),
     ((-0.1, 0.2), (0.7, -0.8)),  # the check from m - 1 to b decides
     ((-0.5, -1.0), (-1.3, 0.1)),
+    ((0.9, -0.7), (0.9, 0.1)),  # from the far end to the opening of the new half
+    ((-1.4, 2.2), (-1.4, -1.1)),
 ]
 
 
