@@ -22,7 +22,7 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from .support import restricted
-from .tails import bounds, interior, log_cdf, log_sf
+from .tails import as_float, bounds, interior, log_cdf, log_sf
 
 __all__ = ["Censored", "HalfCensored", "censored", "left_censored", "right_censored"]
 
@@ -49,6 +49,7 @@ class Censored(nd.Distribution):
     atoms = True  # point masses at the limits: a density of an observation, never of a continuous latent
 
     def __init__(self, base_dist, lower=None, upper=None, *, validate_args=None):
+        """Clip `base_dist`; a limit of None does not exist."""
         _scalar(base_dist)
         self.base_dist, self.lower, self.upper = base_dist, lower, upper
         ends = [jnp.shape(end) for end in (lower, upper) if end is not None]
@@ -77,12 +78,15 @@ class Censored(nd.Distribution):
         at_low = jnp.zeros(jnp.shape(value), bool) if lower is None else value <= lower
         at_high = jnp.zeros(jnp.shape(value), bool) if upper is None else value >= upper
         inside = ~(at_low | at_high)
+        below, above = lower is not None and value < lower, upper is not None and value > upper
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            value = value.astype(jnp.result_type(float))
         out = self.base_dist.log_prob(_safe(self.base_dist, value, inside))
         if lower is not None:
-            mass = jnp.where(value < lower, -jnp.inf, log_cdf(self.base_dist, self.lower))
+            mass = jnp.where(below, -jnp.inf, log_cdf(self.base_dist, self.lower))
             out = jnp.where(at_low, mass, out)
         if upper is not None:
-            mass = jnp.where(value > upper, -jnp.inf, self._log_at_least(self.upper))
+            mass = jnp.where(above, -jnp.inf, self._log_at_least(self.upper))
             out = jnp.where(at_high, mass, out)
         return out
 
@@ -104,7 +108,7 @@ class Censored(nd.Distribution):
 
     def cdf(self, value):
         """Distribution function of the clipped variable."""
-        return jnp.exp(self.log_cdf(jnp.asarray(value, jnp.result_type(float, value))))
+        return jnp.exp(self.log_cdf(as_float(value)))
 
 
 class HalfCensored(nd.Distribution):
@@ -115,6 +119,7 @@ class HalfCensored(nd.Distribution):
     pytree_aux_fields = ("right",)
 
     def __init__(self, base_dist, event, right=True, *, validate_args=None):
+        """Take `value` for a bound of `base_dist` wherever `event` is false."""
         _scalar(base_dist)
         self.base_dist, self.event, self.right = base_dist, event, right
         shape = lax.broadcast_shapes(base_dist.batch_shape, jnp.shape(event))

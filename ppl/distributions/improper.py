@@ -22,6 +22,7 @@ class Improper(nd.Distribution):
     improper = True
 
     def __init__(self, support, shape=(), *, validate_args=None):
+        """Make a measure on arrays of `shape`, batch and event axes."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         cut = len(shape) - support.event_dim
         if cut < 0:

@@ -22,7 +22,7 @@ from jax.nn import log_softmax
 from numpyro.distributions import constraints
 
 from .support import hull
-from .tails import log_cdf, log_sf
+from .tails import as_float, log_cdf, log_sf
 
 __all__ = ["Mixed", "mixture"]
 
@@ -48,9 +48,11 @@ def _log_prob(d, value):
     if _is_atom(d):
         return d.log_prob(value)
     inside = jnp.asarray(d.support(value))
-    event = jnp.reshape(inside, inside.shape + (1,) * (jnp.ndim(value) - inside.ndim))
-    other = jnp.asarray(d.support.feasible_like(value), jnp.asarray(value).dtype)
-    return jnp.where(inside, d.log_prob(jnp.where(event, value, other)), -jnp.inf)
+    axes = len(d.event_shape)
+    value = jnp.broadcast_to(value, inside.shape + jnp.shape(value)[jnp.ndim(value) - axes :])
+    other = jnp.asarray(d.support.feasible_like(value), value.dtype)
+    value = jnp.where(jnp.reshape(inside, inside.shape + (1,) * axes), value, other)
+    return jnp.where(inside, d.log_prob(value), -jnp.inf)
 
 
 class Mixed(nd.Distribution):
@@ -61,6 +63,7 @@ class Mixed(nd.Distribution):
     pytree_aux_fields = ("atoms",)
 
     def __init__(self, logits, components, *, validate_args=None):
+        """Mix `components` by log weights whose last axis is the component."""
         self.logits, self.components = logits, components
         size = jnp.shape(logits)[-1]
         if self._batched:
@@ -104,7 +107,7 @@ class Mixed(nd.Distribution):
         first = proper[0].support
         if all(isinstance(d.support, type(constraints.real)) for d in proper):
             return first
-        same = all(d.support is first for d in proper)
+        same = all(d.support is first for d in proper) and not jax.tree.leaves(first)
         points = [d.mean for d in self._parts if _is_atom(d)]
         if same and all(_surely_inside(first, p) for p in points):
             return first
@@ -157,14 +160,11 @@ class Mixed(nd.Distribution):
         k = jax.random.categorical(first, self.log_weights, shape=shape)
         axis = len(shape)
         if self._batched:
-            draws = self.components.expand(self.batch_shape + self.logits.shape[-1:]).sample(
-                second, sample_shape
-            )
+            draws = self.components.expand(self.batch_shape + self.logits.shape[-1:]).sample(second, sample_shape)
         else:
             keys = jax.random.split(second, len(self.components))
             parts = [
-                d.expand(self.batch_shape).sample(j, sample_shape)
-                for d, j in zip(self.components, keys, strict=True)
+                d.expand(self.batch_shape).sample(j, sample_shape) for d, j in zip(self.components, keys, strict=True)
             ]
             parts = [jnp.broadcast_to(p, shape + self.event_shape) for p in parts]
             proper = [p.dtype for p, d in zip(parts, self.components, strict=True) if not _is_atom(d)]
@@ -207,7 +207,7 @@ class Mixed(nd.Distribution):
 
     def cdf(self, value):
         """Distribution function."""
-        return jnp.exp(self.log_cdf(jnp.asarray(value, jnp.result_type(float, value))))
+        return jnp.exp(self.log_cdf(as_float(value)))
 
 
 def _surely_inside(support, point):
@@ -243,10 +243,10 @@ def mixture(weights: Any, components: Any, *, logits: Any = None) -> nd.Distribu
     elif isinstance(weights, nd.CategoricalLogits):
         weights, logits = None, weights.logits
     if weights is not None:
-        weights = jnp.asarray(weights, jnp.result_type(float, weights))
+        weights = as_float(weights)
         alive = weights > 0
         logits = jnp.where(alive, jnp.log(jnp.where(alive, weights, 1.0)), -jnp.inf)
-    logits = jnp.asarray(logits, jnp.result_type(float, logits))
+    logits = as_float(logits)
     if not isinstance(components, nd.Distribution):
         components = tuple(components)
     return Mixed(logits, components)

@@ -31,9 +31,7 @@ def interval(low: Any, high: Any, discrete: bool) -> constraints.Constraint:
     if discrete:
         if low is None:
             raise ValueError("a discrete support needs a lower end")
-        return (
-            constraints.integer_greater_than(low) if high is None else constraints.integer_interval(low, high)
-        )
+        return constraints.integer_greater_than(low) if high is None else constraints.integer_interval(low, high)
     if low is None and high is None:
         return constraints.real
     if low is None:

@@ -55,8 +55,8 @@ def interior(low: Any, high: Any, loc: Any = 0.0) -> Any:
     >>> float(interior(0.0, None)), float(interior(2.0, 4.0))
     (1.0, 3.0)
     """
-    low = -math.inf if low is None else low
-    high = math.inf if high is None else high
+    low = as_float(-math.inf if low is None else low)
+    high = as_float(math.inf if high is None else high)
     low_ok, high_ok = jnp.isfinite(low), jnp.isfinite(high)
     a, b = jnp.where(low_ok, low, 0.0), jnp.where(high_ok, high, 0.0)
     one_sided = jnp.where(low_ok, a + 1.0, jnp.where(high_ok, b - 1.0, loc))
@@ -79,8 +79,14 @@ def _expm1(x):
     return jnp.expm1(_ceiling(x))
 
 
-def _power(d, x):
-    return _exp(d.concentration * (jnp.log(x) - jnp.log(d.scale)))
+def _log_hit(log_hazard):
+    """Log(1 - exp(-H)) given log H, also where H underflows."""
+    small = log_hazard < -37.0
+    return jnp.where(small, log_hazard, log1mexp(-_exp(jnp.where(small, 0.0, log_hazard))))
+
+
+def _log_power(d, x):
+    return d.concentration * (jnp.log(x) - jnp.log(d.scale))
 
 
 def _half_normal(z):  # log erf(z / sqrt 2), from the side that keeps its digits
@@ -107,8 +113,10 @@ def _asymmetric(d, x, upper):
     return jnp.where(z >= 0, right, log1mexp(left)) if upper else jnp.where(z < 0, left, log1mexp(right))
 
 
-def _hyperbolic(z):  # log of 2 atan(e^z) / pi
-    return jnp.log(jnp.arctan(jnp.exp(jnp.minimum(z, 30.0)))) - math.log(0.5 * math.pi)
+def _hyperbolic(z):  # log of 2 atan(e^z) / pi; atan(u) = u where u^3 is lost beside it
+    far = z < -20.0
+    near = jnp.log(jnp.arctan(jnp.exp(jnp.where(far, 0.0, jnp.minimum(z, 40.0)))))
+    return jnp.where(far, z, near) - math.log(0.5 * math.pi)
 
 
 def _binomial(d, k, upper):
@@ -122,9 +130,7 @@ def _binomial(d, k, upper):
 
 def _counts(d, k, upper):  # negative binomial: Gamma(concentration, rate) mixture of Poissons
     p, q = d.rate / (1.0 + d.rate), 1.0 / (1.0 + d.rate)
-    return (
-        log_betainc(k + 1.0, d.concentration, q, p) if upper else log_betainc(d.concentration, k + 1.0, p, q)
-    )
+    return log_betainc(k + 1.0, d.concentration, q, p) if upper else log_betainc(d.concentration, k + 1.0, p, q)
 
 
 def _log_failure(d):
@@ -164,7 +170,7 @@ _FAMILIES: dict[type, tuple[Callable, Callable]] = {
     nd.StudentT: (lambda d, x: log_student_sf(d.df, -_z(d, x)), lambda d, x: log_student_sf(d.df, _z(d, x))),
     nd.AsymmetricLaplace: _both(_asymmetric),
     nd.AsymmetricLaplaceQuantile: (lambda d, x: log_cdf(d._ald, x), lambda d, x: log_sf(d._ald, x)),
-    nd.Gumbel: (lambda d, x: -_exp(-_z(d, x)), lambda d, x: log1mexp(-_exp(-_z(d, x)))),
+    nd.Gumbel: (lambda d, x: -_exp(-_z(d, x)), lambda d, x: _log_hit(-_z(d, x))),
     nd.HalfNormal: (
         lambda d, x: _half_normal(x / d.scale),
         lambda d, x: log_ndtr(-x / d.scale) + math.log(2.0),
@@ -174,7 +180,7 @@ _FAMILIES: dict[type, tuple[Callable, Callable]] = {
         lambda d, x: jnp.log(jnp.arctan2(d.scale, x)) - math.log(0.5 * math.pi),
     ),
     nd.Exponential: _survival(lambda d, x: -d.rate * x),
-    nd.Weibull: _survival(lambda d, x: -_power(d, x)),
+    nd.Weibull: (lambda d, x: _log_hit(_log_power(d, x)), lambda d, x: -_exp(_log_power(d, x))),
     nd.Gompertz: _survival(lambda d, x: -d.concentration * _expm1(d.rate * x)),
     nd.Gamma: (
         lambda d, x: log_gammainc(d.concentration, d.rate * x),
@@ -217,7 +223,7 @@ def _transformed(d, x, upper):
 
 
 def _enumerated(d, x, upper):
-    values = jnp.asarray(d.enumerate_support(expand=False))
+    values = jnp.asarray(d.enumerate_support(expand=False)).astype(x.dtype)
     shape = jnp.broadcast_shapes(x.shape, tuple(d.batch_shape))
     values = values.reshape((-1,) + (1,) * len(shape))
     keep = (values > x) if upper else (values <= x)
@@ -276,8 +282,10 @@ def _tail(d, x, upper):
     return jnp.where(below, 0.0 if upper else -jnp.inf, jnp.where(above, -jnp.inf if upper else 0.0, value))
 
 
-def _as_float(x):
-    return jnp.asarray(x, jnp.result_type(float, x))
+def as_float(x: Any) -> Any:
+    """Return x as an array of floats: its own type if it has one, else the working precision."""
+    dtype = jnp.result_type(x)
+    return jnp.asarray(x, dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float))
 
 
 def log_cdf(d: nd.Distribution, x: Any) -> Any:
@@ -289,7 +297,7 @@ def log_cdf(d: nd.Distribution, x: Any) -> Any:
     >>> round(float(log_cdf(nd.Normal(0.0, 1.0), -40.0)), 2)
     -804.61
     """
-    return _tail(d, _as_float(x), False)
+    return _tail(d, as_float(x), False)
 
 
 def log_sf(d: nd.Distribution, x: Any) -> Any:
@@ -301,7 +309,7 @@ def log_sf(d: nd.Distribution, x: Any) -> Any:
     >>> round(float(log_sf(nd.LogNormal(0.0, 1.0), jnp.exp(40.0))), 2)
     -804.61
     """
-    return _tail(d, _as_float(x), True)
+    return _tail(d, as_float(x), True)
 
 
 def log_between(d: nd.Distribution, low: Any, high: Any) -> Any:

@@ -22,7 +22,7 @@ from jax import lax
 
 from .special import log1mexp
 from .support import restricted
-from .tails import bounds, interior, log_between
+from .tails import as_float, bounds, interior, log_between, log_cdf, log_sf
 
 __all__ = ["Truncated", "truncated"]
 
@@ -34,6 +34,7 @@ class Truncated(nd.Distribution):
     pytree_data_fields = ("base_dist", "low", "high")
 
     def __init__(self, base_dist, low=None, high=None, *, validate_args=None):
+        """Restrict `base_dist`; an end of None does not exist."""
         if not isinstance(base_dist, nd.Distribution) or base_dist.event_shape:
             raise TypeError(f"only distributions of scalar events can be truncated, not {base_dist!r}")
         self.base_dist, self.low, self.high = base_dist, low, high
@@ -89,11 +90,11 @@ class Truncated(nd.Distribution):
 
     def cdf(self, value):
         """Distribution function of the truncated variable."""
-        return jnp.exp(self.log_cdf(jnp.asarray(value, jnp.result_type(float, value))))
+        return jnp.exp(self.log_cdf(as_float(value)))
 
     def icdf(self, q):
         """Quantiles, by bisection."""
-        q = jnp.asarray(q, jnp.result_type(float, q))
+        q = as_float(q)
         return self._quantile(jnp.log(q), jnp.log1p(-q))
 
     def sample(self, key, sample_shape=()):
@@ -102,25 +103,39 @@ class Truncated(nd.Distribution):
         return self._quantile(-e, log1mexp(-e))
 
     def _quantile(self, lower, upper):
-        """The point with log P(X <= x) = lower and log P(X > x) = upper, matching the smaller of the two."""
-        in_lower = lower < upper
-        target = jnp.where(in_lower, lower, upper)
+        """The point with log P(X <= x) = lower and log P(X > x) = upper.
 
-        def excess(d, x):  # increasing in x, zero at the quantile
-            return jnp.where(in_lower, d.log_cdf(x) - target, target - d.log_sf(x))
+        With Z the normaliser, F(x) = F(low) + Z e^lower and S(x) = S(high) + Z e^upper; the smaller one is solved.
+        """
+        shape = jnp.broadcast_shapes(lower.shape, self.batch_shape)
+
+        def excess(d):  # increasing in x, zero at the quantile
+            total = d.log_normalizer()
+            from_low = _plus(None if d.low is None else log_cdf(d.base_dist, d._before()), lower + total)
+            from_high = _plus(None if d.high is None else log_sf(d.base_dist, d.high), upper + total)
+            in_lower = from_low < from_high
+            return in_lower, lambda x: jnp.where(
+                in_lower, log_cdf(d.base_dist, x) - from_low, from_high - log_sf(d.base_dist, x)
+            )
 
         frozen = lax.stop_gradient(self)
-        shape = jnp.broadcast_shapes(lower.shape, self.batch_shape)
+        in_lower, frozen_excess = excess(frozen)
+        bisect = _bisect_integers if self._discrete else _bisect
+        x = bisect(frozen_excess, *bounds(frozen.support), shape, lower.dtype)
         if self._discrete:
-            return _bisect_integers(lambda x: excess(frozen, x), *bounds(frozen.support), shape, lower.dtype)
-        x = _bisect(lambda x: excess(frozen, x), *bounds(frozen.support), shape, lower.dtype)
+            return x
         x = lax.stop_gradient(x)
         # Implicit function: excess(theta, x) = 0 gives dx = - d_theta excess / d_x excess, the last being f / tail.
-        density = self.log_prob(x) - jnp.where(in_lower, self.log_cdf(x), self.log_sf(x))
-        slope = lax.stop_gradient(jnp.exp(density))
-        gap = excess(self, x)
+        tail = jnp.where(in_lower, log_cdf(frozen.base_dist, x), log_sf(frozen.base_dist, x))
+        slope = jnp.exp(frozen.base_dist.log_prob(x) - tail)
+        gap = excess(self)[1](x)
         usable = jnp.isfinite(gap) & (slope > 0) & jnp.isfinite(slope)
         return x - jnp.where(usable, (gap - lax.stop_gradient(gap)) / jnp.where(usable, slope, 1.0), 0.0)
+
+
+def _plus(a, b):
+    """Log(e^a + e^b), None standing for log 0."""
+    return b if a is None else jnp.logaddexp(a, b)
 
 
 def _coordinates(low, high, dtype):
