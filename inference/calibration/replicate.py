@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from .chain import chain, mapped, mapped_whole, start
 
 Array = Any
+Truth = tuple[Array, Array]  # quantities as simulated, and the unconstrained position
 
 EQUAL, BELOW, INVALID = 1, 2, 3
 """Codes of one draw's quantity against the truth: a tie, below it, or one of the two is NaN; above it is 0."""
@@ -94,16 +95,22 @@ def bind(design: Design, density: Any, observed: dict[str, Array]) -> Any:
     return compiled.bind((*density.data[:count], *fixed))
 
 
-def compare(design: Design, density: Any, observed: dict[str, Array], truth: Array, positions: Array) -> Array:
-    """Codes of draws against the truth, shape (draws, quantities)."""
+def compare(design: Design, density: Any, observed: dict[str, Array], truth: Truth, positions: Array) -> Array:
+    """Codes of draws (L, d) against the truth, shape (L, quantities).
+
+    The truth is evaluated at its position by the same code as the draws: what depends on the data only is then
+    equal to the last bit, and so a tie. Where the position is beyond floating point, the simulated values count.
+    """
 
     def one(z: Array) -> Array:
         values = {**density.generated(z), **observed}
-        mine = flat(quantities(design, values, total(list(density.pointwise(z).values()))))
-        code = jnp.where(mine < truth, BELOW, jnp.where(mine == truth, EQUAL, 0))
-        return jnp.where(jnp.isnan(mine) | jnp.isnan(truth), INVALID, code).astype(jnp.int8)
+        return flat(quantities(design, values, total(list(density.pointwise(z).values()))))
 
-    return jax.vmap(one)(positions)
+    simulated, position = truth
+    found = jax.vmap(one)(jnp.concatenate([position[None], positions.astype(position.dtype)]))
+    mine, true = found[1:], jnp.where(jnp.isfinite(found[0]), found[0], simulated)
+    code = jnp.where(mine < true, BELOW, jnp.where(mine == true, EQUAL, 0))
+    return jnp.where(jnp.isnan(mine) | jnp.isnan(true), INVALID, code).astype(jnp.int8)
 
 
 # ---------------------------------------------------------------------------------------------- many
@@ -150,17 +157,21 @@ def replicate(design: Design, density: Any, kernel: Any, seed: Array, rows: Arra
         return chain((design.warmup, design.draws), item[0], kernel, *item[1:], thin, length)
 
     (positions, diverging), witness = mapped_whole(run, (kernel, thin, length), (bound, states, keys[:, 0]))
-    return mapped(lambda x: compare(design, *x), (bound, observed, truth[:, 0], positions)), diverging, witness
+    return (
+        mapped(lambda x: compare(design, *x), (bound, observed, (truth[:, 0], z[:, 0]), positions)),
+        diverging,
+        witness,
+    )
 
 
 @partial(jax.jit, static_argnums=0)
-def truths(design: Design, density: Any, seed: Array, rows: Array) -> tuple[dict[str, Array], Array]:
-    """Observed values and quantities at the truth of each replication."""
-    observed, truth, *_ = simulations(design, density, seed, rows)
-    return {name: value[:, 0] for name, value in observed.items()}, truth[:, 0]
+def truths(design: Design, density: Any, seed: Array, rows: Array) -> tuple[dict[str, Array], Truth]:
+    """Observed values and the truth of each replication."""
+    observed, truth, z, _ = simulations(design, density, seed, rows)
+    return {name: value[:, 0] for name, value in observed.items()}, (truth[:, 0], z[:, 0])
 
 
 @partial(jax.jit, static_argnums=0)
-def codes(design: Design, density: Any, observed: dict[str, Array], truth: Array, positions: Array) -> Array:
+def codes(design: Design, density: Any, observed: dict[str, Array], truth: Truth, positions: Array) -> Array:
     """Comparisons for one replication whose draws were made elsewhere."""
     return compare(design, density, observed, truth, positions)

@@ -291,7 +291,7 @@ def _by_engine(subject: Subject, engine: Any, seeds: Array, count: int, seed: in
             raise ValueError(f"{len(positions)} draws of the engine are fewer than draws={design.draws}")
         chosen = ((np.arange(design.draws) + 0.5) * len(positions) / design.draws).astype(int)
         bound = replace(fit.density, labelling=None)
-        found.append(jax.device_get(graph.codes(design, bound, data, truth[r], positions[chosen])))
+        found.append(jax.device_get(graph.codes(design, bound, data, (truth[0][r], truth[1][r]), positions[chosen])))
         divergences.append(int(np.sum(fit.draws.stats.get("diverging", 0))))
     codes = np.stack(found)
     return Run(codes, np.array(divergences), _tau(codes), len(positions) // design.draws)
