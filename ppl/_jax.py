@@ -132,9 +132,7 @@ def inline(code: Code) -> Code:
     outvars = [v if _literal(v) else env.get(v, v) for v in code.jaxpr.outvars]
     extra = list(constants.values())
     invars = [var for var, _ in extra] + list(code.jaxpr.invars)
-    return Code(
-        _rebuild(code.jaxpr, invars, outvars, eqns), tuple(value for _, value in extra) + code.consts
-    )
+    return Code(_rebuild(code.jaxpr, invars, outvars, eqns), tuple(value for _, value in extra) + code.consts)
 
 
 def select(code: Any, outputs: Sequence[int]) -> Any:
@@ -164,10 +162,18 @@ def _fixpoint(jaxpr: Jaxpr, fixed: list[int], carry: list[int], moving: list[int
         carry = after
 
 
+def _scan_counts(params: Any) -> tuple[int, int]:
+    """Numbers of constants and of carries of a scan; since JAX 0.12 the tree of its inputs tells them."""
+    if "ft_in" not in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
 def _flow_eqn(eqn: Any, masks: list[int]) -> list[int]:
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        n, k = params["num_consts"], params["num_carry"]
+        n, k = _scan_counts(params)
         out = _fixpoint(params["jaxpr"].jaxpr, masks[:n], masks[n : n + k], masks[n + k :])
         return [a | b for a, b in zip(out[:k], masks[n : n + k], strict=True)] + out[k:]
     if name == "while":
@@ -242,8 +248,7 @@ def _param_key(x: Any) -> Hashable:
     if isinstance(x, functools.partial):
         return _param_key(("partial", x.func, x.args, x.keywords))
     if hasattr(x, "f") and hasattr(x, "transforms"):  # JAX's wrapped functions: the function inside decides
-        inner = tuple(_param_key(t) for pair in x.transforms for t in pair)
-        return ("wrapped", _param_key(x.f), inner)
+        return ("wrapped", _param_key(x.f), tuple(_param_key(t) for pair in x.transforms for t in pair))
     if callable(x) and not isinstance(x, type):
         if hasattr(x, "__func__"):
             return ("method", _Same(x.__func__), _Same(x.__self__))
@@ -255,7 +260,7 @@ def _param_key(x: Any) -> Hashable:
     return x
 
 
-_NAMES_ONLY = ("name", "debug_info", "source_info")
+_NO_MATTER = ("name", "debug_info", "source_info", "ft_in", "ft_out")  # of the last two only the counts matter
 
 
 def _aval_key(aval: Any) -> Hashable:
@@ -273,10 +278,12 @@ def _jaxpr_key(jaxpr: Jaxpr) -> Hashable:
     heads = tuple((ref(v), _aval_key(v.aval)) for v in (*jaxpr.constvars, *jaxpr.invars))
 
     def eqn_key(eqn: Any) -> Hashable:
-        names = sorted(name for name in eqn.params if name not in _NAMES_ONLY)
+        names = sorted(name for name in eqn.params if name not in _NO_MATTER)
+        counts = _scan_counts(eqn.params) if eqn.primitive.name == "scan" else ()
         inputs = tuple(ref(v) for v in eqn.invars)
         outputs = tuple((ref(v), _aval_key(v.aval)) for v in eqn.outvars)
-        return (eqn.primitive.name, inputs, outputs, tuple((name, _param_key(eqn.params[name])) for name in names))
+        params = tuple((name, _param_key(eqn.params[name])) for name in names)
+        return (eqn.primitive.name, counts, inputs, outputs, params)
 
     body = tuple(eqn_key(eqn) for eqn in jaxpr.eqns)
     return (heads, body, tuple(ref(v) for v in jaxpr.outvars))
@@ -318,8 +325,7 @@ def _eqn_work(eqn: Any) -> int:
         (contract, _), _ = eqn.params["dimension_numbers"]
         return size * int(np.prod([eqn.invars[0].aval.shape[i] for i in contract], dtype=np.int64))
     if name in ("cholesky", "triangular_solve", "eigh", "svd", "qr", "lu"):
-        shape = eqn.invars[0].aval.shape
-        return size * int(shape[-1]) // 3 + 1
+        return size * int(eqn.invars[0].aval.shape[-1]) // 3 + 1
     inner = _subjaxpr(eqn)
     if inner is not None:
         return sum(_eqn_work(e) for e in inner.jaxpr.eqns)
@@ -334,8 +340,7 @@ def work(code: Any) -> int:
 
 
 def _cheap(eqn: Any) -> bool:
-    name = eqn.primitive.name
-    return name not in _DEAR and name not in _HEAVY and _subjaxpr(eqn) is None
+    return eqn.primitive.name not in (*_DEAR, *_HEAVY) and _subjaxpr(eqn) is None
 
 
 def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
@@ -378,10 +383,7 @@ def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
         else:
             residual.setdefault(var)
 
-    for eqn in late:
-        for v in eqn.invars:
-            need(v)
-    for v in jaxpr.outvars:
+    for v in (*(v for eqn in late for v in eqn.invars), *jaxpr.outvars):
         need(v)
     heads = [v for v in residual if v not in producer]
     kept = [v for v in residual if v in producer]
