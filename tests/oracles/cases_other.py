@@ -24,12 +24,12 @@ def branches():
     @ppl.model
     def m(flags):
         x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        a = ppl.sample("a", dist.Normal(1.0, 1.0))
 
         def left():
-            a = ppl.sample("a", dist.Normal(1.0, 1.0))
             ppl.sample("y", dist.Normal(a, 1.0).expand([2]))
             ppl.factor("f", -jnp.abs(a))
-            return a
+            return ppl.sample("b", dist.Normal(a, 2.0))
 
         def right():
             c = ppl.sample("c", dist.Exponential(2.0))
@@ -38,7 +38,7 @@ def branches():
                 ppl.sample("v", dist.Normal(c, 0.5))
                 return c
 
-            return ppl.branch("inner", x < -0.5, deep, lambda: c + 1.0)
+            return ppl.branch("inner", a > -0.5, deep, lambda: c + 1.0)
 
         chosen = ppl.branch("side", x > 0, left, right)
 
@@ -54,20 +54,20 @@ def branches():
 
     def hand(z):
         u = Reader(z)
-        x, a, (c, d1), (s, d2) = u(), u(), b.positive(u()), b.positive(u(4))
+        x, a, left, (c, d1), (s, d2) = u(), u(), u(), b.positive(u()), b.positive(u(4))
         u.done()
-        joint = lp.normal(x, 0.0, 1.0) + lp.normal(a, 1.0, 1.0) + lp.exponential(c, 2.0) + lp.half_normal(s[0], 1.0)
-        joint = joint + sum(lp.half_normal(s[i], 1.0) for i in range(1, 4))
+        joint = lp.normal(x, 0.0, 1.0) + lp.normal(a, 1.0, 1.0) + lp.normal(left, a, 2.0) + lp.exponential(c, 2.0)
+        joint = joint + sum(lp.half_normal(s[i], 1.0) for i in range(4))
         joint = joint + jnp.where(x > 0, lp.normal(y, a, 1.0) - jnp.abs(a), 0.0)
-        joint = joint + jnp.where((x <= 0) & (x < -0.5), lp.normal(0.9, c, 0.5), 0.0)
-        chosen = jnp.where(x > 0, a, jnp.where(x < -0.5, c, c + 1.0))
+        joint = joint + jnp.where((x <= 0) & (a > -0.5), lp.normal(0.9, c, 0.5), 0.0)
+        chosen = jnp.where(x > 0, left, jnp.where(a > -0.5, c, c + 1.0))
         for i in range(4):
             joint = joint + (lp.normal(w[i], chosen, s[i]) if flags[i] else 0.0)
         return joint, d1 + d2, {"c": c, "s": s, "used": jnp.where(flags, s, 7.0)}
 
-    pick = {"x", "a", "c"}
+    pick = {"x", "a", "b", "c"}
     parents = {
-        "x": set(), "a": set(), "y": {"x", "a"}, "f": {"x", "a"}, "c": set(), "v": {"x", "c"}, "s": set(),
+        "x": set(), "a": set(), "b": {"a"}, "y": {"x", "a"}, "f": {"x", "a"}, "c": set(), "v": {"x", "a", "c"}, "s": set(),
         "w": pick | {"s"}, "used": {"s"},
     }  # fmt: skip
     observed = {"y": (2,), "v": (), "w": (4,)}

@@ -63,6 +63,12 @@ def test_a_side_that_is_not_taken_spoils_neither_value_nor_gradient_of_observed_
     np.testing.assert_allclose(gradient, [-0.8 - 1 / 0.8 + 1 / 0.8**3], rtol=1e-12)
 
 
+def test_sites_know_on_which_side_they_stand():
+    learned = either().learned()
+    assert learned["x"].branches == ()
+    assert learned["s"].branches == learned["y"].branches == ("side:true",)
+
+
 def test_the_result_is_selected_leaf_by_leaf():
     @ppl.model
     def m(x):

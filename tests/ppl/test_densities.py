@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+import ppl
+from ppl import dist
 from tests.oracles import bijections
 from tests.oracles.evaluate import NAMES, built, evaluated, largest
 
@@ -118,6 +120,41 @@ def test_parents_are_exact(name):
     case, _ = built(name)
     parents = case.program.graph().parents
     assert {n: set(p) for n, p in parents.items()} == case.parents
+
+
+class Careless(dist.Distribution):
+    """Exponential from a start, whose formula goes on below it."""
+
+    arg_constraints = {}
+
+    def __init__(self, start):
+        self.start = start
+        super().__init__(np.shape(start), ())
+
+    @property
+    def support(self):
+        return dist.constraints.greater_than(self.start)
+
+    def log_prob(self, value):
+        return self.start - value
+
+    def sample(self, key, sample_shape=()):
+        return self.start + jax.random.exponential(key, sample_shape + self.batch_shape)
+
+
+def test_an_observation_outside_of_a_latent_support_is_impossible_whatever_the_family_says():
+    @ppl.model
+    def m():
+        a = ppl.sample("a", dist.Normal(0.0, 1.0))
+        ppl.plate("row", lambda: ppl.sample("y", Careless(a)), 2)
+
+    program = m().condition(y=np.array([0.5, 2.0]))
+    density = ppl.compile(program)
+    constant = -0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(density(np.array([0.1])), constant - 0.005 + 0.2 - 2.5, rtol=1e-12)
+    assert density(np.array([1.0])) == -np.inf
+    np.testing.assert_array_equal(density.pointwise(np.array([1.0]))["y"], [-np.inf, -1.0])
+    assert program.log_prob({"a": 1.0}) == -np.inf
 
 
 @pytest.mark.parametrize("name", sorted(bijections.CATALOGUE))

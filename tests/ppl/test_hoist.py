@@ -108,13 +108,15 @@ def test_cheap_and_large_results_are_computed_again_and_dear_ones_kept():
         table = x[:, None] + x[None, :]  # n * n sums of n numbers
         ppl.sample("y", dist.Normal(jnp.sum(table * s), 1.0))
         ppl.sample("w", dist.Normal(jnp.sum(jnp.exp(x[:, None] * x[None, :]) * s), 1.0))
+        ppl.sample("v", dist.Normal(jnp.sum((x[:, None] @ jnp.sin(x)[None, :]) * s), 1.0))
 
     n = 60
-    d = ppl.compile(m(np.linspace(0.0, 1.0, n)).condition(y=0.0, w=0.0))
-    big = [r for r in d.residuals if r.size == n * n]
-    assert len(big) == 1  # the exponentials
     x = np.linspace(0.0, 1.0, n)
-    np.testing.assert_allclose(big[0], np.exp(np.outer(x, x)), rtol=1e-14)
+    d = ppl.compile(m(x).condition(y=0.0, w=0.0, v=0.0))
+    big = sorted((r for r in d.residuals if r.size == n * n), key=lambda r: float(r[0, 0]))
+    assert len(big) == 2  # the matrix product, from n numbers, and the exponentials
+    np.testing.assert_allclose(big[0], np.outer(x, np.sin(x)), rtol=1e-13, atol=1e-16)
+    np.testing.assert_allclose(big[1], np.exp(np.outer(x, x)), rtol=1e-13)
 
 
 def test_a_density_that_reads_no_latent_is_a_constant():
