@@ -153,8 +153,8 @@ def replicate(design: Design, density: Any, kernel: Any, seed: Array, rows: Arra
     states = jax.vmap(partial(start, kernel))(bound, jnp.roll(z, -1, axis=1))
 
     def run(shared: Any, item: Any) -> Any:
-        kernel, thin, length = shared
-        return chain((design.warmup, design.draws), item[0], kernel, *item[1:], thin, length)
+        (kernel, thin, length), (density, state, key) = shared, item
+        return chain((design.warmup, design.draws), density, kernel, state, key, thin, length)
 
     (positions, diverging), witness = mapped_whole(run, (kernel, thin, length), (bound, states, keys[:, 0]))
     return (

@@ -187,7 +187,9 @@ def _wanted(program: Any, names: Sequence[str] | None, more: list[str]) -> tuple
     taken = [name for name in more if name in known]
     unknown = [name for name in names or () if name not in known]
     if isinstance(names, str) or unknown or taken:
-        raise ppl.ModelError(f"quantities: {(unknown or taken or [names])[0]!r}; the program's are {', '.join(known)}")
+        raise ppl.ModelError(
+            f"quantities: {(unknown or taken or [str(names)])[0]!r}; the program's are {', '.join(known)}"
+        )
     return tuple(names) if names else (*known, *more)
 
 

@@ -18,7 +18,8 @@ import pytest
 import ppl
 from ppl import dist
 from ppl.inference import infer, mcmc
-from ppl.inference.calibration import SBC, bands, sbc
+from ppl.inference.calibration import SBC, bands, replicate, sbc
+from ppl.inference.calibration.sbc import prepare
 from ppl.models import datasets
 from ppl.models.eight_schools import eight_schools_noncentred
 from ppl.models.logistic import logistic_regression
@@ -195,6 +196,14 @@ def test_a_truth_at_the_edge_of_floating_point_keeps_its_rank():
 
     result = sbc(edge(), Prior(), observe="y", replications=100, draws=19, warmup=0, thin=1, quantities=["p"])
     assert result.passes(ALPHA)
+
+
+def test_a_truth_without_a_position_is_compared_by_its_simulated_values():
+    subject = prepare(conjugate(), "y", ["mu"], 0, 3)
+    positions, observed = np.array([[-1.0], [0.5], [2.0]]), {"y": np.ones(SIZE)}
+    truth = (np.array([0.5]), np.array([np.nan]))
+    codes = replicate.codes(subject.design, subject.density, observed, truth, positions)
+    np.testing.assert_array_equal(codes[:, 0], [replicate.BELOW, replicate.EQUAL, 0])
 
 
 def test_a_nan_has_no_rank():
@@ -418,9 +427,6 @@ def test_plots_show_ranks_and_bands(kind):
 
 def test_a_plain_fit_of_a_simulated_data_set_agrees_with_the_compiled_replication():
     """The density that a replication binds in the graph is that of a conditioned program: one data set of each."""
-    from ppl.inference.calibration import replicate
-    from ppl.inference.calibration.sbc import prepare
-
     subject = prepare(schools(), None, None, 0, 9)
     seeds = np.array([1, 2], np.uint32)
     observed, truth, z, _ = replicate.simulations(subject.design, subject.density, seeds, np.arange(2, dtype=np.uint32))
