@@ -201,7 +201,8 @@ def _concrete(z: Any, arrays: Sequence[Any]) -> bool:
 
 
 def _float(z: Any) -> Array:
-    return jnp.asarray(z, jnp.result_type(float)) if not hasattr(z, "dtype") else jnp.asarray(z)
+    z = jnp.asarray(z)
+    return z if jnp.issubdtype(z.dtype, jnp.inexact) else z.astype(jnp.result_type(float))
 
 
 @jax.jit
