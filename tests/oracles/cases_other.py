@@ -40,7 +40,7 @@ def branches():
 
             return ppl.branch("inner", a > -0.5, deep, lambda: c + 1.0)
 
-        chosen = ppl.branch("side", x > 0, left, right)
+        chosen = ppl.branch("side", x > -0.5, left, right)
 
         @ppl.plate("row", flags)
         def _(flag):
@@ -58,17 +58,17 @@ def branches():
         u.done()
         joint = lp.normal(x, 0.0, 1.0) + lp.normal(a, 1.0, 1.0) + lp.normal(left, a, 2.0) + lp.exponential(c, 2.0)
         joint = joint + sum(lp.half_normal(s[i], 1.0) for i in range(4))
-        joint = joint + jnp.where(x > 0, lp.normal(y, a, 1.0) - jnp.abs(a), 0.0)
-        joint = joint + jnp.where((x <= 0) & (a > -0.5), lp.normal(0.9, c, 0.5), 0.0)
-        chosen = jnp.where(x > 0, left, jnp.where(a > -0.5, c, c + 1.0))
+        joint = joint + jnp.where(x > -0.5, lp.normal(y, a, 1.0) - jnp.abs(a), 0.0)
+        joint = joint + jnp.where((x <= -0.5) & (a > -0.5), lp.normal(0.9, c, 0.5), 0.0)
+        chosen = jnp.where(x > -0.5, left, jnp.where(a > -0.5, c, c + 1.0))
         for i in range(4):
             joint = joint + (lp.normal(w[i], chosen, s[i]) if flags[i] else 0.0)
         return joint, d1 + d2, {"c": c, "s": s, "used": jnp.where(flags, s, 7.0)}
 
     pick = {"x", "a", "b", "c"}
     parents = {
-        "x": set(), "a": set(), "b": {"a"}, "y": {"x", "a"}, "f": {"x", "a"}, "c": set(), "v": {"x", "a", "c"}, "s": set(),
-        "w": pick | {"s"}, "used": {"s"},
+        "x": set(), "a": set(), "b": {"a"}, "y": {"x", "a"}, "f": {"x", "a"}, "c": set(), "v": {"x", "a", "c"},
+        "s": set(), "w": pick | {"s"}, "used": {"s"},
     }  # fmt: skip
     observed = {"y": (2,), "v": (), "w": (4,)}
     return Case(m(flags).condition(y=y, v=0.9, w=w), hand, observed, parents, scale=1.2, simulable=False)

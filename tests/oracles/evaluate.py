@@ -17,7 +17,7 @@ from ppl.passes.hoist import Hoisted, hoist
 
 from .cases import CASES, Case
 
-POINTS = 3
+POINTS = 8
 
 for _module in ("cases_constraints", "cases_plates", "cases_chains", "cases_other"):
     importlib.import_module(f"tests.oracles.{_module}")

@@ -131,3 +131,15 @@ def test_far_positions_stay_finite_where_the_density_is():
             z[1] = -size
             value, gradient = evaluate(density, z)
             assert np.isfinite(value) and np.isfinite(gradient).all(), z
+
+
+def test_positions_may_be_lists_and_integers():
+    @ppl.model
+    def m():
+        ppl.sample("x", dist.Normal(0.0, 1.0).expand([2]))
+
+    density = ppl.compile(m())
+    exact = float(density(np.array([1.0, 2.0])))
+    np.testing.assert_allclose(exact, -2.5 - np.log(2 * np.pi), rtol=1e-14)
+    for z in ([1, 2], np.array([1, 2]), jnp.array([1, 2]), [1.0, 2.0]):
+        assert float(density(z)) == exact
