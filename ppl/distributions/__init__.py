@@ -15,10 +15,11 @@ from .censoring import Censored, HalfCensored, censored, left_censored, right_ce
 from .improper import Flat, FlatPositive, Improper, flat
 from .mixtures import Mixed, mixture
 from .tails import log_between, log_cdf, log_sf
-from .truncation import Truncated, truncated
+from .truncation import Truncated, TruncatedCauchy, TruncatedDistribution, TruncatedNormal, truncated
 
-__all__ = list(_numpyro_names)
-__all__ += [
+_replaced = {"TruncatedCauchy", "TruncatedDistribution", "TruncatedNormal"}
+__all__ = [name for name in _numpyro_names if name not in _replaced]
+__all__ += [  # the truncated ones replace NumPyro's of the same name
     "Censored",
     "Flat",
     "FlatPositive",
@@ -26,6 +27,9 @@ __all__ += [
     "Improper",
     "Mixed",
     "Truncated",
+    "TruncatedCauchy",
+    "TruncatedDistribution",
+    "TruncatedNormal",
     "censored",
     "flat",
     "left_censored",

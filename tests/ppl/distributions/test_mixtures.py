@@ -94,6 +94,10 @@ def test_hurdle_of_a_density():
     )
     slope = jax.grad(lambda a: dist.mixture(W[:2], [dist.Delta(0.0), dist.Gamma(a, 1.0)]).log_prob(0.0))(0.5)
     assert d.atoms and float(slope) == 0.0
+    beside = dist.mixture(np.array([0.4, 0.6]), [dist.Delta(0.0), dist.Normal(0.0, 1.0)])
+    np.testing.assert_allclose(
+        np.exp(_log_prob(beside, jnp.array([0.0, 1.0]))), [0.4, 0.6 * st.norm.pdf(1.0)], rtol=1e-12
+    )
 
 
 def test_different_supports():
