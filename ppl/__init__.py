@@ -16,12 +16,13 @@ from . import distributions
 from . import distributions as dist
 from ._cache import enable_compilation_cache
 from .arguments import index
+from .chains import markov
 from .check import check, check_parameters
 from .compile import compile
 from .density import Density
 from .errors import ImproperPrior, MissingSite, ModelError, ParameterError
 from .graph import Graph
-from .maps import branch, call, markov, plate, sample_tree
+from .maps import branch, call, plate, sample_tree
 from .program import Model, Program, Site, model
 from .trace import factor, record, sample
 

@@ -1,8 +1,8 @@
-"""Statements that run a sub-model many times, on one of two sides, or under a scope.
+"""Statements that run a sub-model for many elements, on one of two sides, or under a scope.
 
-``plate`` maps a sub-model over independent elements (it is ``vmap``), ``markov`` scans one along a chain,
-``branch`` runs two and selects, ``call`` runs another program under a scope. Elements of a plate cannot see each
-other, so conditional independence holds by construction.
+``plate`` maps a sub-model over independent elements (it is ``vmap``), ``branch`` runs two and selects, ``call`` runs
+another program under a scope. Elements of a plate cannot see each other, so conditional independence holds by
+construction.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from ._jax import trace_state
 from .errors import ModelError, at, user_line
 from .trace import TWIN, Array, Frame, current, entered, sample
 
-__all__ = ["branch", "call", "markov", "plate", "sample_tree"]
 
-
-def _inner_names(frame: Frame, name: str) -> list[str]:
+def inner_names(frame: Frame, name: str) -> list[str]:
     """Sites that stand inside the plate ``name`` at this depth, by what an earlier run learned."""
     depth = len(frame.plates)
     path = tuple(p[0] for p in frame.plates) + (name,)
@@ -32,7 +30,8 @@ def _inner_names(frame: Frame, name: str) -> list[str]:
     ]
 
 
-def _inner(frame: Frame, name: str, size: int, kind: str, given: dict, free: dict, key: Any) -> Frame:
+def inner_frame(frame: Frame, name: str, size: int, kind: str, given: dict, free: dict, key: Any) -> Frame:
+    """A frame for one element of a plate or one step of a chain."""
     return replace(
         frame,
         given=given,
@@ -45,7 +44,8 @@ def _inner(frame: Frame, name: str, size: int, kind: str, given: dict, free: dic
     )
 
 
-def _leading(statement: str, name: str, arrays: Any, source: str) -> int:
+def leading(statement: str, name: str, arrays: Any, source: str) -> int:
+    """The common length of the leading axes."""
     sizes = {}
     for index, leaf in enumerate(jax.tree_util.tree_leaves(arrays)):
         shape = np.shape(leaf)
@@ -61,7 +61,8 @@ def _leading(statement: str, name: str, arrays: Any, source: str) -> int:
     return next(iter(sizes.values()))
 
 
-def _size(statement: str, name: str, size: Any, source: str) -> int:
+def static_size(statement: str, name: str, size: Any, source: str) -> int:
+    """A size as an int, refused when it is traced."""
     if isinstance(size, jax.core.Tracer):
         raise ModelError(
             f"{statement} {name!r}: its size is computed from data or from a random variable inside the model, but it "
@@ -71,11 +72,13 @@ def _size(statement: str, name: str, size: Any, source: str) -> int:
     return int(size)
 
 
-def _is_size(x: Any) -> bool:
+def is_size(x: Any) -> bool:
+    """Whether an argument is a size rather than an array to map over."""
     return isinstance(x, (int, np.integer)) or (isinstance(x, jax.core.Tracer) and x.ndim == 0)
 
 
-def _check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> None:
+def check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> None:
+    """Check a plate's size against its labels and its other uses."""
     if size < 1:
         raise ModelError(f"plate {name!r} has size {size}:\n{at(source)}")
     if coords is not None and len(coords) != size:
@@ -133,24 +136,24 @@ def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
 def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: str) -> Any:
     frame = current("plate")
     name = frame.scope + name
-    if len(arrays) == 1 and _is_size(arrays[0]):
-        size, arrays = _size("plate", name, arrays[0], source), ()
+    if len(arrays) == 1 and is_size(arrays[0]):
+        size, arrays = static_size("plate", name, arrays[0], source), ()
     elif arrays:
         arrays = jax.tree_util.tree_map(jnp.asarray, arrays)
-        size = _leading("plate", name, arrays, source)
+        size = leading("plate", name, arrays, source)
     elif coords is not None:
         size = len(coords)
     else:
         raise ModelError(f"plate {name!r} needs arrays, a size or coords:\n{at(source)}")
-    _check_size(frame, name, size, coords, source)
-    inner = set(_inner_names(frame, name))
+    check_size(frame, name, size, coords, source)
+    inner = set(inner_names(frame, name))
     given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
     seen: list[Frame] = []
 
     def element(index: Array, slices: tuple, given: dict, free: dict) -> tuple[Any, dict]:
         key = None if frame.key is None else jax.random.fold_in(frame.key, index)
-        with entered(_inner(frame, name, size, "plate", given, free, key)) as nested:
+        with entered(inner_frame(frame, name, size, "plate", given, free, key)) as nested:
             result = body(*slices) if slices else (body(index) if _takes_index(body) else body())
         seen[:] = [nested]
         return result, nested.out
@@ -168,86 +171,6 @@ def _takes_index(body: Callable) -> bool:
         return len(inspect.signature(body).parameters) > 0
     except (TypeError, ValueError):
         return True
-
-
-def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None) -> Any:
-    """Run a sub-model along a chain: ``carry_t = step(carry_{t-1}, x_t)`` for t = 1..T.
-
-    Used as a decorator (``@ppl.markov("t", init=..., xs=...)``) it runs at once. Every site of the step gains a
-    leading axis called ``name``; the sites of ``init`` do not. The state of the chain is the step's latent sites,
-    of which the carry must be a function.
-
-    Args:
-        name: The chain's name, which becomes a dimension of the result.
-        step: ``step(carry, x) -> carry``; may sample.
-        init: First carry, or a function without arguments that returns it and may sample.
-        xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index).
-
-    Returns:
-        The carries stacked over time, shape (T, ...).
-
-    Example:
-        >>> import ppl
-        >>> from ppl import dist
-        >>> @ppl.model
-        ... def walk():
-        ...     def step(x, t):
-        ...         return ppl.sample("x", dist.Normal(x, 1.0))
-        ...     return ppl.markov("time", step, init=0.0, xs=5)
-        >>> walk().sites["x"].shape
-        (5,)
-    """
-    source = user_line()
-    if step is None:
-        return lambda body: _run_markov(name, body, init, xs, source)
-    return _run_markov(name, step, init, xs, source)
-
-
-def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> Any:
-    frame = current("markov")
-    name = frame.scope + name
-    if _is_size(xs):
-        size = _size("markov", name, xs, source)
-        xs = jnp.arange(size, dtype=jnp.int32)
-    elif xs is None:
-        raise ModelError(f"markov {name!r} needs xs, its inputs or its number of steps:\n{at(source)}")
-    else:
-        xs = jax.tree_util.tree_map(jnp.asarray, xs)
-        size = _leading("markov", name, xs, source)
-    _check_size(frame, name, size, None, source)
-    carry = init() if callable(init) else init
-    carry = jax.tree_util.tree_map(_inexact, carry)
-    inner = set(_inner_names(frame, name))
-    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
-    free = {site: value for site, value in frame.free.items() if site in inner}
-    seen: list[Frame] = []
-
-    def body(carry: Any, inputs: tuple) -> tuple[Any, tuple]:
-        index, x, given, free = inputs
-        key = None if frame.key is None else jax.random.fold_in(frame.key, index)
-        with entered(_inner(frame, name, size, "markov", given, free, key)) as nested:
-            after = step(carry, x)
-        seen[:] = [nested]
-        before = jax.tree_util.tree_structure(carry)
-        if jax.tree_util.tree_structure(after) != before:
-            raise ModelError(
-                f"markov {name!r}: the step returns {jax.tree_util.tree_structure(after)} but its carry is {before}:"
-                f"\n{at(source)}\n  The step returns the next carry, of the same structure as init."
-            )
-        after = jax.tree_util.tree_map(lambda a, b: jnp.asarray(a, jnp.asarray(b).dtype), after, carry)
-        return after, (after, nested.out)
-
-    index = jnp.arange(size, dtype=jnp.int32)
-    _, (carries, out) = jax.lax.scan(body, carry, (index, xs, given, free))
-    nested = seen[0]
-    nested.out = out
-    frame.merge(nested)
-    return carries
-
-
-def _inexact(x: Any) -> Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.result_type(float)) if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer) else x
 
 
 def branch(name: str, pred: Array, f: Callable, g: Callable) -> Any:

@@ -1,0 +1,145 @@
+"""``markov``: a sub-model along a chain, c_t = step(c_{t-1}, x_t).
+
+A chain is simulated step by step. When the values of its sites are known, as in every density, only the carries need
+a loop, and not even they where the carry is the latent state itself; the factors of all steps are then one map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _jax
+from .errors import ModelError, at, user_line
+from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
+from .trace import TWIN, Array, Frame, current, entered
+
+
+def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None) -> Any:
+    """Run a sub-model along a chain: ``carry_t = step(carry_{t-1}, x_t)`` for t = 1..T.
+
+    Used as a decorator (``@ppl.markov("t", init=..., xs=...)``) it runs at once. Every site of the step gains a
+    leading axis called ``name``; the sites of ``init`` do not. The state of the chain is the step's latent sites,
+    of which the carry must be a function.
+
+    Args:
+        name: The chain's name, which becomes a dimension of the result.
+        step: ``step(carry, x) -> carry``; may sample.
+        init: First carry, or a function without arguments that returns it and may sample.
+        xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index).
+
+    Returns:
+        The carries stacked over time, shape (T, ...).
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def walk():
+        ...     def step(x, t):
+        ...         return ppl.sample("x", dist.Normal(x, 1.0))
+        ...     return ppl.markov("time", step, init=0.0, xs=5)
+        >>> walk().sites["x"].shape
+        (5,)
+    """
+    source = user_line()
+    if step is None:
+        return lambda body: _run_markov(name, body, init, xs, source)
+    return _run_markov(name, step, init, xs, source)
+
+
+def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> Any:
+    frame = current("markov")
+    name = frame.scope + name
+    if is_size(xs):
+        size = static_size("markov", name, xs, source)
+        xs = jnp.arange(size, dtype=jnp.int32)
+    elif xs is None:
+        raise ModelError(f"markov {name!r} needs xs, its inputs or its number of steps:\n{at(source)}")
+    else:
+        xs = jax.tree_util.tree_map(jnp.asarray, xs)
+        size = leading("markov", name, xs, source)
+    check_size(frame, name, size, None, source)
+    carry = init() if callable(init) else init
+    carry = jax.tree_util.tree_map(_inexact, carry)
+    inner = set(inner_names(frame, name))
+    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
+    free = {site: value for site, value in frame.free.items() if site in inner}
+    seen: list[Frame] = []
+
+    def body(carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
+        index, x, given, free = inputs
+        key = None if frame.key is None else jax.random.fold_in(frame.key, index)
+        with entered(replace(inner_frame(frame, name, size, "markov", given, free, key), keep=keep)) as nested:
+            after = step(carry, x)
+        seen[:] = [nested]
+        return _same_structure(name, carry, after, source), nested.out
+
+    inputs = (jnp.arange(size, dtype=jnp.int32), xs, given, free)
+    drawn = [site for site in inner if frame.known[site].kind == "sample" and site not in given and site not in free]
+    if not inner or drawn:
+        carries, out = _along(body, carry, inputs, frame.keep)
+    else:
+        carries, out = _across(body, carry, inputs, frame.keep)
+    nested = seen[0]
+    nested.out = out
+    frame.merge(nested)
+    return carries
+
+
+def _along(body: Callable, carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
+    """Run a chain step by step."""
+
+    def step(carry: Any, inputs: tuple) -> tuple[Any, tuple]:
+        after, out = body(carry, inputs, keep)
+        return after, (after, out)
+
+    return jax.lax.scan(step, carry, inputs)[1]
+
+
+def _across(body: Callable, carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
+    """Run a chain whose sites all have values: first its carries, then everything else for all steps at once.
+
+    Only the carries need a loop, and none is needed where a step's carry does not read the one before (a state
+    that is a latent site). What is kept is then computed by one map, which is several times faster than a loop.
+    """
+    first = jax.tree_util.tree_map(lambda leaf: leaf[0], inputs)
+    leaves, treedef = jax.tree_util.tree_flatten(carry)
+    code, _ = _jax.trace(lambda c, i: body(jax.tree_util.tree_unflatten(treedef, c), i, frozenset())[0], leaves, first)
+    count = len(leaves) + len(jax.tree_util.tree_leaves(first))
+    reads = set().union(*_jax.dependence(code, count)) if leaves else set()
+
+    def advance(state: list[Array], i: tuple) -> tuple[list[Array], list[Array]]:
+        after = code.run(*state, *jax.tree_util.tree_leaves(i))
+        return after, after
+
+    if reads & set(range(len(leaves))):
+        carries = jax.lax.scan(advance, leaves, inputs)[1]
+    else:
+        carries = jax.vmap(lambda i: advance(leaves, i)[1])(inputs)
+    before = [jnp.concatenate([start[None], after[:-1]]) for start, after in zip(leaves, carries, strict=True)]
+    out = jax.vmap(lambda c, i: body(c, i, keep)[1])(jax.tree_util.tree_unflatten(treedef, before), inputs)
+    return jax.tree_util.tree_unflatten(treedef, carries), out
+
+
+def _same_structure(name: str, carry: Any, after: Any, source: str) -> Any:
+    """The next carry, checked and brought to the dtypes of the one before."""
+    before, found = jax.tree_util.tree_structure(carry), jax.tree_util.tree_structure(after)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(carry)]
+    returned = [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(after)]
+    if found != before or shapes != returned:
+        raise ModelError(
+            f"markov {name!r}: the step returns {found} of shapes {returned}, but its carry is {before} of shapes "
+            f"{shapes}:\n{at(source)}\n"
+            "  The step returns the next carry: the same structure as init, of the same shapes."
+        )
+    return jax.tree_util.tree_map(lambda a, b: jnp.asarray(a, jnp.asarray(b).dtype), after, carry)
+
+
+def _inexact(x: Any) -> Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(float)) if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer) else x
