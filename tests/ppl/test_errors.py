@@ -308,3 +308,37 @@ def test_a_failed_run_leaves_no_frame_behind():
 def test_messages_show_the_source_text():
     text = message(lambda: counts(3).condition(y=np.ones((3, 1))))
     assert re.search(r'ppl\.sample\("y", dist\.Poisson', text)
+
+
+@pytest.mark.parametrize("engine", ["default", "NUTS"])
+def test_a_scale_that_is_negative_at_some_starts_only(engine):
+    from ppl.inference import infer, mcmc
+
+    @ppl.model
+    def model(x):
+        slope = ppl.sample("slope", dist.Normal(0.0, 1.0))
+        spread = ppl.sample("spread", dist.Normal(0.0, 1.0))
+        ppl.plate("row", lambda x: ppl.sample("y", dist.Normal(slope * x, spread)), x)
+
+    program = model(np.arange(4.0)).condition(y=np.arange(4.0))
+    text = message(lambda: infer(program, None if engine == "default" else mcmc.NUTS(), progress=False))
+    assert "parameter scale of Normal" in text and "scale = -" in text and "spread = -" in text
+    assert line_of(test_a_scale_that_is_negative_at_some_starts_only, 'sample("y"') in text
+
+
+def test_a_branch_not_taken_may_have_any_parameters():
+    from ppl.inference import infer
+
+    @ppl.model
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        ppl.branch(
+            "sign",
+            x > 0,
+            lambda: ppl.sample("y", dist.Normal(0.0, x)),
+            lambda: ppl.sample("w", dist.Normal(0.0, -x)),
+        )
+
+    program = model().condition(y=1.0, w=1.0)
+    fit = infer(program, progress=False, draws=100)
+    assert (fit.draws.positions > 0).any() and (fit.draws.positions < 0).any()
