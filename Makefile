@@ -1,5 +1,5 @@
 # make demo   a short tour on real data
-# make test   lint, types, import contract, fast tests, and a smoke test of the built wheel
+# make test   fast tests, a smoke test of the built wheel, then lint, types and import contract
 # Each creates .venv first, and updates it when pyproject.toml has changed.
 
 VENV ?= .venv
@@ -11,12 +11,14 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
-test: lint
+test: $(STAMP)
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q -m slow tests/test_wheel.py
+	$(MAKE) lint
 
-test-all: lint
+test-all: $(STAMP)
 	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(MAKE) lint
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
