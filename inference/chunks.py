@@ -61,7 +61,7 @@ def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any
     """
     inputs = jax.tree.map(np.asarray, inputs)
     rows = len(jax.tree.leaves(inputs)[0])
-    one = jax.eval_shape(function, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs))
+    one = jax.eval_shape(function, jax.tree.map(_first, inputs))
     room(rows, one)
     size = chunk_size(rows, work + nbytes(one))
     results = jax.tree.map(lambda x: np.empty((rows, *x.shape[1:]), x.dtype), one)
@@ -75,6 +75,11 @@ def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any
 
         jax.tree.map(keep, results, piece)
     return results
+
+
+def _first(x: np.ndarray) -> jax.ShapeDtypeStruct:
+    """Shape of one row, in the precision that the function will be given."""
+    return jax.ShapeDtypeStruct((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def chunk_size(rows: int, row_bytes: int) -> int:
