@@ -152,6 +152,21 @@ def _check_distribution(name: str, d: Any, source: str) -> None:
         )
 
 
+def _family(d: Any) -> str:
+    """Name of the distribution, wrappers of shape left out."""
+    while type(d).__name__ in ("ExpandedDistribution", "Independent"):
+        d = d.base_dist
+    return type(d).__name__
+
+
+def _improper(d: Any) -> bool:
+    while d is not None:
+        if getattr(d, "improper", False) or type(d).__name__ == "ImproperUniform":
+            return True
+        d = getattr(d, "base_dist", None)
+    return False
+
+
 def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteInfo:
     shape = tuple(d.shape())
     discrete = bool(space.is_discrete(d.support))
@@ -167,9 +182,9 @@ def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteIn
         plates=frame.plates,
         dims=_axes(name, dims, len(shape), source),
         source=source,
-        family=type(d).__name__,
+        family=_family(d),
         discrete=discrete,
-        improper=bool(getattr(d, "improper", False)) or type(d).__name__ == "ImproperUniform",
+        improper=_improper(d),
         support=d.support if static else None,
         free_shape=None if discrete else space.free_shape(d.support, shape),
         branches=frame.branches,
