@@ -118,7 +118,7 @@ class Block:
         phase: ``"start"``, ``"warmup"`` or ``"sampling"``.
         positions: Unconstrained positions, shape (chains, n, dim), or None.
         stats: Per-draw statistics by ArviZ name, each of shape (chains, n).
-        metrics: Numbers for the progress display (``step_size``, ``divergences``, ...). A start block may hold
+        metrics: Numbers for the progress display (``step_size``, ``divergences``, ...). The first block may hold
             ``inadmissible``, positions (k, dim) without a finite density, about which a driver asks the model.
     """
 

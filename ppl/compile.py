@@ -129,6 +129,13 @@ def trace_program(program: Program) -> Compiled:
             f"NUTS and HMC, and this density, need continuous ones:\n{at(learned[name].source)}\n"
             "  Sum it out by writing its mixture, dist.mixture(weights, components), or condition on it."
         )
+    for name in latent:
+        if learned[name].atoms:
+            raise ModelError(
+                f"site {name!r} ({learned[name].family}) has point masses, so its law has no density to sample from as "
+                f"a latent variable:\n{at(learned[name].source)}\n  Condition on it, or write the value before "
+                "censoring as the site."
+            )
     slots = space.layout(learned, latent)
     names: list[tuple[str, str]] = []
     fixed = tuple(program.fixed)

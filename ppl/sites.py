@@ -24,6 +24,7 @@ class SiteInfo:
         family: Name of the distribution, with its support.
         discrete: Whether the support is discrete.
         improper: Whether the prior cannot be sampled.
+        atoms: Whether the law has point masses (a censored site, a mixture with a point), so no density as a latent.
         support: The constraint when it does not depend on traced values, else None.
         free_shape: Unconstrained shape of one element, or None for discrete sites.
         role: Role forced by the model text itself (a conditioned sub-program), or None.
@@ -41,6 +42,7 @@ class SiteInfo:
     family: str = ""
     discrete: bool = False
     improper: bool = False
+    atoms: bool = False
     support: Any = None
     free_shape: tuple[int, ...] | None = None
     role: str | None = None

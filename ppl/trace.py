@@ -159,9 +159,10 @@ def _family(d: Any) -> str:
     return type(d).__name__
 
 
-def _improper(d: Any) -> bool:
+def _marked(d: Any, mark: str) -> bool:
+    """Whether a distribution, or one that it wraps, carries a mark."""
     while d is not None:
-        if getattr(d, "improper", False) or type(d).__name__ == "ImproperUniform":
+        if getattr(d, mark, False):
             return True
         d = getattr(d, "base_dist", None)
     return False
@@ -184,7 +185,8 @@ def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteIn
         source=source,
         family=_family(d),
         discrete=discrete,
-        improper=_improper(d),
+        improper=_marked(d, "improper") or _family(d) == "ImproperUniform",
+        atoms=_marked(d, "atoms"),
         support=d.support if static else None,
         free_shape=None if discrete else space.free_shape(d.support, shape),
         branches=frame.branches,

@@ -132,8 +132,8 @@ class Chains:
         kernel = self.kernel.expand(dim) if hasattr(self.kernel, "expand") else self.kernel
         dtype = np.dtype(float) if jax.config.jax_enable_x64 else np.dtype(np.float32)
         kernel = jax.tree.map(lambda x: _spread(x, self.chains, dtype), kernel)
-        state, log = self._first_states(seed, target, kernel, dim, init)
-        carry = Carry(seed, 0, kernel, [], state, facts={"start": log})
+        state, log, bad = self._first_states(seed, target, kernel, dim, init)
+        carry = Carry(seed, 0, kernel, [], state, facts={"start": log, "inadmissible": bad})
         if self.warmup:
             carry = self._guess(carry, target)
         carry.memories = [self._memories(a, carry) for a in self._adapters()]
@@ -158,7 +158,10 @@ class Chains:
                 carry = self._close(carry, target, window)
         stats = {name: np.concatenate([p[name] for p in pieces], axis=1) for name in pieces[0]} if pieces else {}
         positions = stats.pop("position", None)
-        block = Block("warmup" if warm else "sampling", positions, stats, _metrics(stats))
+        facts = dict(carry.facts)
+        metrics = {**_metrics(stats), "inadmissible": facts.pop("inadmissible", None)}
+        carry = replace(carry, facts=facts)
+        block = Block("warmup" if warm else "sampling", positions, stats, metrics)
         return carry, block, carry.iteration >= self.warmup + self.draws
 
     def finish(self, carry: Carry, blocks: list[Block], target: Any) -> Draws:
@@ -201,7 +204,7 @@ class Chains:
     def _memories(self, adapter: Any, carry: Carry) -> Any:
         return _stack([adapter.init(_row(carry.kernel, i), _row(carry.state, i)) for i in range(self.chains)])
 
-    def _first_states(self, seed: int, target: Any, kernel: Any, dim: int, init: Array | None) -> tuple[Any, list[str]]:
+    def _first_states(self, seed: int, target: Any, kernel: Any, dim: int, init: Array | None) -> tuple:
         """Evaluate starting points, replacing those that are not finite."""
         chains, log = range(self.chains), []
         if init is None:
@@ -209,6 +212,7 @@ class Chains:
         else:
             z = np.broadcast_to(np.asarray(init, dtype=float), (self.chains, dim)).copy()
         state, good = lanes.evaluate(kernel, z, target, self._width())
+        inadmissible = z[~good]
         for attempt in range(1, _TRIES + _PRIOR_TRIES):
             bad = np.flatnonzero(~good)
             if len(bad) == 0 or init is not None:
@@ -224,7 +228,7 @@ class Chains:
             tried = "init" if init is not None else f"{_TRIES} points of U(-2, 2), then the prior where there is one"
             log = [f"chain {i} tried {tried}"]
             raise StartError(z[i], float(state.log_density[i]), np.asarray(state.gradient[i]), log)
-        return state, [f"attempts: {attempt}" if init is None else "given"]
+        return state, [f"attempts: {attempt}" if init is None else "given"], inadmissible
 
     def _guess(self, carry: Carry, target: Any) -> Carry:
         """Guess step sizes, where an adapter wants them and the kernel can try a step."""

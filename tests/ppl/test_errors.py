@@ -342,3 +342,15 @@ def test_a_branch_not_taken_may_have_any_parameters():
     program = model().condition(y=1.0, w=1.0)
     fit = infer(program, progress=False, draws=100)
     assert (fit.draws.positions > 0).any() and (fit.draws.positions < 0).any()
+
+
+def test_a_latent_with_point_masses():
+    @ppl.model
+    def model():
+        x = ppl.sample("x", dist.censored(dist.Normal(0.0, 1.0), upper=1.0))
+        ppl.sample("y", dist.Normal(x, 1.0))
+
+    text = message(lambda: ppl.compile(model().condition(y=0.0)))
+    assert "'x'" in text and "point masses" in text
+    assert line_of(test_a_latent_with_point_masses, 'sample("x"') in text
+    assert ppl.compile(model().condition(x=1.0, y=0.0)).dim == 0
