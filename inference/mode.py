@@ -182,7 +182,7 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
                 "of latent variables has no joint mode with them; use infer, or a non-centred parameterisation."
             )
         step = vectors @ ((vectors.T @ gradient) / values)
-        if gradient @ step < 1e-18:
+        if gradient @ step < 1e-24:
             break
         new_value = float(_ascent(subject.density, position + step)[0])
         if not new_value >= value - 1e-12 * abs(value):

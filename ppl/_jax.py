@@ -302,8 +302,8 @@ def key(code: Any) -> Hashable:
 # ---------------------------------------------------------------------------------------------- cost and division
 
 _DEAR = frozenset(
-    "exp exp2 log log1p expm1 sin cos tan tanh logistic erf erfc erf_inv lgamma digamma pow sqrt rsqrt div atan2 asin "
-    "acos atan igamma igammac bessel_i0e bessel_i1e polygamma regularized_incomplete_beta cbrt".split()
+    "exp exp2 log log2 log1p expm1 sin cos tan tanh logistic erf erfc erf_inv lgamma digamma pow sqrt rsqrt div atan2 "
+    "asin acos atan igamma igammac bessel_i0e bessel_i1e polygamma regularized_incomplete_beta cbrt".split()
 )
 _HEAVY = ("dot_general", "cholesky", "triangular_solve", "scan", "while", "eigh", "svd", "qr", "lu", "fft", "sort")
 

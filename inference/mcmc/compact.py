@@ -22,12 +22,12 @@ _ALLOWED = frozenset(
     broadcast_in_dim cbrt ceil clamp clz concatenate cond convert_element_type copy cos cosh
     cumlogsumexp cummax cumprod cumsum custom_jvp_call custom_vjp_call digamma div dot_general
     dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor gather
-    ge gt igamma igammac integer_pow iota is_finite jit le lgamma log log1p logistic lt max min mul
-    ne neg nextafter not or pad pjit platform_index polygamma population_count pow random_bits
-    random_fold_in random_unwrap random_wrap reduce_and reduce_max reduce_min reduce_or reduce_prod
-    reduce_sum rem reshape rev round rsqrt scan select_n shift_left shift_right_arithmetic
-    shift_right_logical sign sin sinh slice split sqrt square squeeze stop_gradient sub tan tanh
-    threefry2x32 transpose while xor""".split()
+    ge gt igamma igammac integer_pow iota is_finite jit le lgamma log log1p log2 logistic lt max min
+    mul ne neg nextafter not one_minus_square or pad pjit platform_index polygamma polynomial
+    population_count pow random_bits random_fold_in random_unwrap random_wrap reduce_and reduce_max
+    reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh slice split sqrt square squeeze stack
+    stop_gradient sub tan tanh threefry2x32 tile transpose unstack while xor""".split()
 )
 
 
