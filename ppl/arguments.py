@@ -39,7 +39,10 @@ def as_array(x: Any, what: str) -> Any:
         return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise ModelError(f"{what} has masked entries; leave them out or fill them first:\n{at(user_line())}")
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ModelError(f"{what} is a list of rows of different lengths, not an array:\n{at(user_line())}") from None
     if x.dtype == object:
         try:
             x = x.astype(float)

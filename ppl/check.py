@@ -76,7 +76,8 @@ def check_value(info: SiteInfo, value: Any, coords: Mapping[str, Any], verb: str
         host = host.astype(np.int64)
     elif not info.discrete and not np.issubdtype(host.dtype, np.floating):
         host = host.astype(np.float64)
-    return host
+    # what was checked stays as it was, whatever happens to the caller's array
+    return host.copy() if host is value or host.base is not None else host
 
 
 def _check_support(

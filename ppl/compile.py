@@ -35,6 +35,7 @@ class Compiled:
         slots: Places of the latent sites in the flat vector.
         dim: Length of the flat vector.
         fixed: Names of fixed sites, in the order of their data.
+        x64: Whether it was traced in float64.
     """
 
     def __init__(self, program: Program, code: _jax.Code, names: list[tuple[str, str]], slots: dict) -> None:
@@ -44,6 +45,7 @@ class Compiled:
         self.slots = slots
         self.dim = max((slot.stop for slot in slots.values()), default=0)
         self.fixed = tuple(program.fixed)
+        self.x64 = bool(jax.config.jax_enable_x64)
         self.observed = tuple(n for n in self.sites if program.role(n) == "observed")
         self.code = code
         self.names = names

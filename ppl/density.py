@@ -59,9 +59,24 @@ class Density:
 
     def __call__(self, z: Array) -> Array:
         """Log density at ``z`` of shape (dim,), log-determinants included."""
+        self._check(z)
         if _concrete(z, self.residuals):
-            return _log_density(self, z)
+            with jax.enable_x64(self.compiled.x64):
+                return _log_density(self, z)
         return self._log_density(z)
+
+    def _check(self, z: Array) -> None:
+        if np.shape(z) != (self.dim,):
+            raise ModelError(
+                f"a position of this density has shape ({self.dim},), the unconstrained values of "
+                f"{', '.join(self.layout) or 'no site'}, not {np.shape(z)}. For many positions: jax.vmap(density)(zs)."
+            )
+        if isinstance(z, jax.core.Tracer) and bool(jax.config.jax_enable_x64) != self.compiled.x64:
+            now, then = ("float64", "float32") if jax.config.jax_enable_x64 else ("float32", "float64")
+            raise ModelError(
+                f"this density was compiled in {then} and is traced in {now}. Write   with jax.enable_x64("
+                f"{self.compiled.x64}):   around the call, or compile it again."
+            )
 
     def _log_density(self, z: Array) -> Array:
         pieces = space.split(z, self.compiled.slots)
@@ -100,8 +115,10 @@ class Density:
 
     def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
         outputs = tuple(self.compiled.find(*channels, sites=names))
+        self._check(z)
         if _concrete(z, self.data):
-            return _outputs(self, z, outputs)
+            with jax.enable_x64(self.compiled.x64):
+                return _outputs(self, z, outputs)
         return self._outputs(z, outputs)
 
     def _outputs(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:

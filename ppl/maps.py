@@ -48,6 +48,11 @@ def leading(statement: str, name: str, arrays: Any, source: str) -> int:
     """The common length of the leading axes."""
     sizes = {}
     for index, leaf in enumerate(jax.tree_util.tree_leaves(arrays)):
+        if isinstance(leaf, str):
+            raise ModelError(
+                f"{statement} {name!r}: its arrays hold text, such as {leaf!r}:\n{at(source)}\n"
+                "  Turn labels into codes with   codes, labels = ppl.index(values); name the elements by coords=labels."
+            )
         shape = np.shape(leaf)
         if not shape:
             raise ModelError(
@@ -139,8 +144,8 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
     if len(arrays) == 1 and is_size(arrays[0]):
         size, arrays = static_size("plate", name, arrays[0], source), ()
     elif arrays:
-        arrays = jax.tree_util.tree_map(jnp.asarray, arrays)
         size = leading("plate", name, arrays, source)
+        arrays = jax.tree_util.tree_map(jnp.asarray, arrays)
     elif coords is not None:
         size = len(coords)
     else:

@@ -144,6 +144,16 @@ def _placeholder(d: Any, dtype: Any) -> Array:
     return jax.lax.full(d.shape(), 0, dtype)  # only its shape and dtype are ever used
 
 
+def checked_name(statement: str, name: Any, source: str) -> str:
+    """The name of a site, which is a non-empty string."""
+    if isinstance(name, str) and name:
+        return name
+    raise ModelError(
+        f"ppl.{statement} takes a name first, a non-empty string, not {name!r}:\n{at(source)}\n"
+        f'  Write, for example, ppl.{statement}("x", ...).'
+    )
+
+
 def _check_distribution(name: str, d: Any, source: str) -> None:
     if not (hasattr(d, "log_prob") and hasattr(d, "support") and callable(getattr(d, "shape", None))):
         raise ModelError(
@@ -220,8 +230,8 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
         -0.9966
     """
     frame = current("sample")
-    name = frame.scope + name
     source = user_line()
+    name = frame.scope + checked_name("sample", name, source)
     _check_distribution(name, d, source)
     info = _describe(name, d, dims, frame, source)
     role = frame.roles.get(name)
@@ -309,7 +319,7 @@ def factor(name: str, value: Array) -> None:
         -0.9189
     """
     frame = current("factor")
-    name = frame.scope + name
+    name = frame.scope + checked_name("factor", name, user_line())
     value = jnp.asarray(value)
     value = value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(jnp.result_type(float))
     info = SiteInfo(
@@ -344,9 +354,9 @@ def record(name: str, value: Array, dims: Any = None) -> Array:
         True
     """
     frame = current("record")
-    name = frame.scope + name
-    value = jnp.asarray(value)
     source = user_line()
+    name = frame.scope + checked_name("record", name, source)
+    value = jnp.asarray(value)
     axes = _axes(name, dims, value.ndim, source)
     frame.register(
         SiteInfo(

@@ -354,3 +354,45 @@ def test_a_latent_with_point_masses():
     assert "'x'" in text and "point masses" in text
     assert line_of(test_a_latent_with_point_masses, 'sample("x"') in text
     assert ppl.compile(model().condition(x=1.0, y=0.0)).dim == 0
+
+
+@pytest.mark.parametrize("statement", [ppl.sample, ppl.factor, ppl.record])
+def test_a_name_is_a_string(statement):
+    @ppl.model
+    def model():
+        statement(3, dist.Normal(0.0, 1.0) if statement is ppl.sample else 1.0)
+
+    assert "a non-empty string, not 3" in message(lambda: model().sites)
+
+
+def test_a_list_of_labels_in_a_plate():
+    @ppl.model
+    def model(labels):
+        ppl.plate("row", lambda _: ppl.sample("x", dist.Normal(0.0, 1.0)), labels)
+
+    assert "ppl.index" in message(lambda: model(["a", "b"]).sites)
+
+
+def test_a_ragged_list():
+    assert "different lengths" in message(lambda: counts(3).condition(y=[[1.0], [2.0, 3.0]]))
+
+
+def test_positions_of_the_wrong_shape_or_precision():
+    @ppl.model
+    def model():
+        ppl.sample("x", dist.Normal(0.0, 1.0))
+
+    density = ppl.compile(model())
+    for wrong in (np.zeros(2), np.zeros((1, 1)), 0.0):
+        assert "has shape (1,)" in message(lambda wrong=wrong: density(wrong))
+    with jax.enable_x64(False):
+        assert density(np.zeros(1)).dtype == np.float64
+        assert "compiled in float64" in message(lambda: jax.jit(lambda z: density(z))(np.zeros(1, np.float32)))
+
+
+def test_data_changed_in_place_after_they_were_checked():
+    y = np.ones(3)
+    program = counts(3).condition(y=y)
+    before = float(program.log_prob({"mu": 0.0}))
+    y[:] = -1.0
+    assert float(program.log_prob({"mu": 0.0})) == before
