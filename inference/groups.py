@@ -61,7 +61,7 @@ def compute(fit: Any, group: str) -> Arrays:
     if group == "warmup_posterior":
         return generated(fit, fit.draws.warmup_positions)
     if group in ("log_likelihood", "log_prior"):
-        return over_draws(fit.density, _METHODS[group], fit.draws.positions)
+        return in_order(fit.program, over_draws(fit.density, _METHODS[group], fit.draws.positions))
     from .predict import draw_prior, replicate
 
     if group == "posterior_predictive":
@@ -74,11 +74,13 @@ def generated(fit: Any, positions: np.ndarray) -> Arrays:
     """Latent sites and records at positions of shape (chains, draws, dim)."""
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
-    values = over_draws(fit.density, "generated", positions)
-    if fit.program is None:
-        return values
-    # Compiled functions return dicts in alphabetical order.
-    return {name: values[name] for name in fit.program.sites if name in values}
+    return in_order(fit.program, over_draws(fit.density, "generated", positions))
+
+
+def in_order(program: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by site in the order of the model; compiled functions return dicts in alphabetical order."""
+    place = {name: i for i, name in enumerate(program.sites)} if program is not None else {}
+    return {name: values[name] for name in sorted(values, key=lambda name: place.get(name, len(place)))}
 
 
 def observed(program: Any) -> Arrays:
@@ -114,7 +116,7 @@ _METHODS = {"log_likelihood": "pointwise", "log_prior": "log_prior", "generated"
 
 
 def _inner(fit: Any, method: str) -> Mapping[str, Any]:
-    return shapes_of(fit.density, method) if hasattr(fit.density, method) else {}
+    return in_order(fit.program, shapes_of(fit.density, method)) if hasattr(fit.density, method) else {}
 
 
 def _simulated(fit: Any, group: str) -> Mapping[str, Any]:

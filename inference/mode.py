@@ -25,6 +25,7 @@ import numpy as np
 
 from . import precision as floats
 from .core import Array, host_rng
+from .groups import in_order
 from .subject import Subject, make_subject, starts
 
 _START, _LARGE = 41, 1e4
@@ -193,9 +194,9 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
     cholesky = cholesky * np.sign(np.diagonal(cholesky))
     evidence = value + 0.5 * len(position) * np.log(2 * np.pi) - 0.5 * float(np.sum(np.log(values)))
     generated = getattr(subject.density, "generated", None)
-    at_mode = (
-        {"z": position} if generated is None else jax.tree.map(np.asarray, dict(_generated(subject.density, position)))
-    )
+    at_mode = {"z": position}
+    if generated is not None:
+        at_mode = in_order(subject.program, jax.tree.map(np.asarray, dict(_generated(subject.density, position))))
     return Laplace(position, cholesky, np.float64(evidence), at_mode, labels)
 
 

@@ -129,7 +129,8 @@ def simulate(
     inputs = {"row": np.arange(rows, dtype=np.uint32), "given": given}
     run = partial(function, np.uint32(seed), list(program.arguments.data), dict(program.fixed), masks)
     work = sum(int(np.prod(site.shape)) * 8 for site in program.sites.values())
-    return in_chunks(run, inputs, work)
+    values = in_chunks(run, inputs, work)
+    return {name: values[name] for name in names}
 
 
 def _function(program: Any, given: tuple[str, ...], partly: tuple[str, ...], names: tuple[str, ...]) -> Callable:

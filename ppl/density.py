@@ -18,6 +18,7 @@ import numpy as np
 from . import space
 from .errors import ModelError, suggest
 from .program import Program
+from .sites import in_order
 
 Array = Any
 
@@ -118,8 +119,8 @@ class Density:
         self._check(z)
         if _concrete(z, self.data):
             with jax.enable_x64(self.compiled.x64):
-                return _outputs(self, z, outputs)
-        return self._outputs(z, outputs)
+                return in_order(self.compiled.sites, _outputs(self, z, outputs))
+        return in_order(self.compiled.sites, self._outputs(z, outputs))
 
     def _outputs(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
         return {name: value for (_, name), value in self.compiled.evaluate(outputs, self.data, z).items()}

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import arguments
 from .errors import MissingSite, ModelError, at, explained, suggest, user_line
-from .sites import Learned, Site, SiteInfo
+from .sites import Learned, Site, SiteInfo, in_order
 from .trace import Frame, entered
 
 Array = Any
@@ -315,7 +315,7 @@ class Program:
 
         given = self._values(values, True)
         traced = self._compiled(f"factors {sorted(given)}", build)
-        return traced(list(self.arguments.data), given)
+        return in_order(self.learned(), traced(list(self.arguments.data), given))
 
     def log_prob(self, values: Mapping[str, Any]) -> Array:
         """Joint log density at given values: the sum of ``factors``."""
@@ -341,7 +341,7 @@ class Program:
         """
         given = {**self.fixed, **values}
         settings = {"given": given, "known": self.learned(), "key": key, "keep": ("value",)}
-        return self.play(self.arguments.data, **settings)[1].out.get("value", {})
+        return in_order(self.learned(), self.play(self.arguments.data, **settings)[1].out.get("value", {}))
 
     def _simulation(self, what: str, values: Mapping[str, Any], seed: Any) -> Any:
         def build() -> Callable:
@@ -376,4 +376,4 @@ class Program:
         from .check import check_simulable
 
         check_simulable(self)
-        return self._simulation("values", {}, seed)
+        return in_order(self.learned(), self._simulation("values", {}, seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +91,14 @@ class Learned:
 
     sites: dict[str, SiteInfo]
     coords: dict[str, np.ndarray]
+
+
+def in_order(sites: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by site in the order of the model; compiled and mapped functions return dicts in alphabetical order.
+
+    Example:
+        >>> list(in_order(["tau", "mu"], {"mu": 0.0, "tau": 1.0}))
+        ['tau', 'mu']
+    """
+    first = {name: values[name] for name in sites if name in values}
+    return {**first, **values}

@@ -228,6 +228,39 @@ def test_one_row_per_draw(fit):
     assert frame["energy"].iloc[31] == fit.draws.stats["energy"][1, 1]
 
 
+@pytest.mark.standard_promotion
+def test_names_are_in_the_order_of_the_model_everywhere(tmp_path):
+    @ppl.model
+    def f(x):
+        z = ppl.sample("z", dist.Normal(0.0, 1.0))
+
+        @ppl.plate("row", x)
+        def _(x):
+            q = ppl.sample("q", dist.Normal(z, 1.0))
+            ppl.record("d", q * 2)
+            b = ppl.sample("b", dist.Normal(q, 1.0))
+            ppl.sample("y", dist.Normal(b, 1.0))
+            ppl.sample("w", dist.Normal(b, 1.0))
+
+    ones = np.ones(3)
+    target = f(ones).condition(y=ones, w=ones)
+    density = ppl.compile(target)
+    z = np.zeros(density.dim)
+    fit = infer(target, Gaussian(draws=5, warmup=3), progress=False)
+    fit.save(tmp_path / "fit", groups="all")
+    order = "zqdbyw"
+    found = [
+        target.sites, target.sample(0), target.simulate(jax.random.key(0), {}), target.factors(target.sample(0)),
+        density.layout, density.constrain(z), density.generated(z), density.pointwise(z), density.log_prior(z),
+        fit.values, fit.predict(names=list(order)), ppl.inference.laplace(target).mode,
+        *(data for data in fit.data.children.values() if "q" in data or "y" in data),
+        *(data for data in load(tmp_path / "fit").data.children.values() if "q" in data or "y" in data),
+    ]  # fmt: skip
+    for names in map(list, found):
+        assert len(names) > 1
+        assert names == [name for name in order if name in names]
+
+
 # ---------------------------------------------------------------------------------------- ArviZ
 
 
