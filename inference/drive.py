@@ -85,12 +85,16 @@ def infer(
     monitor = Monitor()
     engine = configure(engine, chains=chains, draws=draws, warmup=warmup, init=init)
     rule = None if until is None else as_rule(until)
+    most = getattr(engine, "max_draws", None)
+    if rule is not None and rule.converged and draws is None and most:
+        # such a rule decides after the planned draws, and the engine's own judgement of convergence rests
+        engine = dataclasses.replace(engine, max_draws=engine.draws)
     number = floats.choose(precision)
     with floats.context(number):
         subject = make_subject(program, init)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
         plan = list(engine.plan(subject.density)) + _remarks(subject)
-        run = _Run(engine, subject, rule, time_budget, display(progress), monitor)
+        run = _Run(engine, subject, rule, time_budget, display(progress), monitor, most=most)
         run.show.say(plan)
         try:
             run.go(seed, positions)
@@ -156,6 +160,7 @@ class _Run:
     verdict: str = ""
     due: float = 0.0
     cap: int | None = None
+    most: int | None = None
 
     def go(self, seed: int, positions: np.ndarray | None) -> None:
         """Advance the engine until something says stop."""
@@ -223,7 +228,7 @@ class _Run:
         drawn = [b.positions for b in self.blocks if b.phase == "sampling" and b.positions is not None]
         positions = np.concatenate(drawn, axis=1)
         if not self.cap:
-            planned = getattr(self.engine, "max_draws", None) or max(self.monitor.done, 1)
+            planned = self.most or max(self.monitor.done, 1)
             fitting = MOST_NUMBERS // (positions.shape[0] * positions.shape[2])
             self.cap = max(planned, min(EXTENSION * planned, fitting))
         verdict = self.rule(positions)

@@ -87,9 +87,7 @@ def observed(program: Any) -> Arrays:
     """The data of every observed site."""
     if program is None:
         return {}
-    return {
-        name: np.asarray(value) for name, value in program.conditions.items() if program.sites[name].kind == "observed"
-    }
+    return {name: np.asarray(value) for name, value in program.observed().items()}
 
 
 def constants(program: Any) -> Arrays:

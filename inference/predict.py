@@ -83,8 +83,7 @@ def simulated_shapes(fit: Any, clamped: bool) -> Mapping[str, Any]:
 
 def unconditioned(program: Any) -> Any:
     """The program with its observations released; what ``do`` has fixed stays."""
-    done = {name: value for name, value in program.fixed.items() if program.roles.get(name) == "done"}
-    return replace(program, fixed=done, roles=dict.fromkeys(done, "done"))
+    return program.release()
 
 
 def knowledge(fit: Any) -> Known:

@@ -122,7 +122,9 @@ class Fit:
         worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
         if not rhat[worst] <= 1.01:
             found.append(f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer")
-        return found
+        # what the engine has to say of divergences and R-hat is said above
+        advice = [str(text) for text in self.draws.info.get("warnings", ())]
+        return found + [text for text in advice if "diverged" not in text and "split R-hat" not in text]
 
     def summary(self, names: Iterable[str] | None = None) -> Any:
         """Mean, spread, quantiles, effective sample sizes and R-hat of every quantity.

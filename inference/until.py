@@ -39,6 +39,7 @@ class Rule:
     Attributes:
         name: What the rule asks for, in words.
         judge: Function from the draws to a :class:`Verdict`.
+        converged: Whether it asks that the chains agree, so that an engine need not.
 
     Example:
         >>> enough = Rule("100 draws", lambda z: Verdict(z.shape[1] >= 100, f"{z.shape[1]} draws"))
@@ -48,6 +49,7 @@ class Rule:
 
     name: str
     judge: Callable[[np.ndarray], Verdict]
+    converged: bool = False
 
     def __call__(self, positions: np.ndarray) -> Verdict:
         """Judge the draws."""
@@ -94,7 +96,7 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
         return Verdict(bool(worst <= rhat), text)
 
     wanted = f"ESS >= {n:g}" + (f" and R-hat <= {rhat:g}" if np.isfinite(rhat) else "")
-    return Rule(wanted, judge)
+    return Rule(wanted, judge, bool(np.isfinite(rhat)))
 
 
 def as_rule(rule: Any) -> Rule:
@@ -118,7 +120,8 @@ def _join(a: Rule, b: Rule, word: str, combine: Callable[..., bool]) -> Rule:
         growth = (max if combine is all else min)(first.growth, second.growth)
         return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}", growth)
 
-    return Rule(f"({a.name}) {word} ({b.name})", judge)
+    converged = (any if combine is all else all)((a.converged, b.converged))
+    return Rule(f"({a.name}) {word} ({b.name})", judge, converged)
 
 
 def _least(value: np.ndarray) -> float:

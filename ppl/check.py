@@ -90,7 +90,7 @@ def _check_support(
     raise ModelError(
         f"{start}{element(info, place, coords)} = {_show(shown)} lies outside the support of {info.family}, "
         f"{support or describe(info.support)} ({int((~ok).sum())} of {ok.size} do):\n{at(info.source)}\n"
-        f"{at(user_line())}\n  Check the data, or choose a distribution for such values."
+        f"{at(user_line())}\n  Check the value, or choose a distribution that admits it."
     )
 
 
@@ -124,7 +124,7 @@ def check(program: Any, density: Any = None, z: Any = None) -> None:
     Args:
         program: The conditioned program.
         density: Its density, when it is at hand.
-        z: An unconstrained position; a draw of standard normals scaled by 1/2 when left out.
+        z: An unconstrained position; when left out, a draw of standard normals scaled by 1/2, and its negative.
 
     Raises:
         ModelError: Naming the site, the element, the value, its log density or gradient, and the user's line.
@@ -141,13 +141,14 @@ def check(program: Any, density: Any = None, z: Any = None) -> None:
     from .compile import compile
 
     density = compile(program) if density is None else density
-    rng = np.random.default_rng(0)
-    z = 0.5 * rng.standard_normal(density.dim) if z is None else np.asarray(z)
-    kept = density.diagnose(jnp.asarray(z, jnp.result_type(float)))
-    kept = jax.tree_util.tree_map(np.asarray, kept)
-    learned = density.compiled.sites
-    _check_factors(program, kept, learned)
-    _check_gradient(program, density, z, learned)
+    start = 0.5 * np.random.default_rng(0).standard_normal(density.dim)
+    # both signs of every coordinate: a scale that a latent makes negative shows at one of them
+    for position in [start, -start] if z is None else [np.asarray(z)]:
+        kept = density.diagnose(jnp.asarray(position, jnp.result_type(float)))
+        kept = jax.tree_util.tree_map(np.asarray, kept)
+        learned = density.compiled.sites
+        _check_factors(program, kept, learned)
+        _check_gradient(program, density, position, learned)
 
 
 def _check_factors(program: Any, kept: dict, learned: Mapping[str, SiteInfo]) -> None:

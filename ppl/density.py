@@ -180,7 +180,8 @@ class Density:
 
     def _play_inputs(self) -> tuple[Program, dict[str, Array]]:
         fixed = self.data[len(self.data) - len(self.compiled.fixed) :]
-        return self.compiled.program, dict(zip(self.compiled.fixed, fixed, strict=True))
+        # this density's own program: an equal one traced earlier may read globals that are gone
+        return self.program, dict(zip(self.compiled.fixed, fixed, strict=True))
 
     def split(self) -> tuple[Part, Part]:
         """Log prior (with log-determinants) and log likelihood, as densities over the same vector."""

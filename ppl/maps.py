@@ -265,18 +265,20 @@ def call(scope: str, program: Any) -> Any:
             f"\n{at(user_line())}"
         )
     prefix = f"{frame.scope}{scope}/"
-    fixed = {prefix + name: value for name, value in program.fixed.items() if prefix + name not in frame.given}
-    roles = {prefix + name: role for name, role in program.roles.items()}
+    own = {prefix + name: value for name, value in program.fixed.items() if prefix + name not in frame.released}
+    fixed = {name: value for name, value in own.items() if name not in frame.given}
+    roles = {name: program.roles[name.removeprefix(prefix)] for name in own}
     known = dict(frame.known)
     if fixed:
         for name, info in program.learned().items():
-            own = tuple((prefix + plate, size, kind) for plate, size, kind in info.plates)
-            known[prefix + name] = replace(info, name=prefix + name, plates=(*frame.plates, *own))
+            plates = tuple((prefix + plate, size, kind) for plate, size, kind in info.plates)
+            known[prefix + name] = replace(info, name=prefix + name, plates=(*frame.plates, *plates))
     nested = replace(
         frame,
         scope=prefix,
         given={**frame.given, **fixed},
         roles={**roles, **frame.roles},
+        released=frame.released | {prefix + name for name in program.released},
         known=known,
         sites={},
         out={},

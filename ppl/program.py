@@ -80,6 +80,7 @@ class Program:
         inputs: The call's arguments by parameter name.
         fixed: Values of fixed sites.
         roles: ``"observed"`` or ``"done"`` for each of them.
+        released: Sites that a called sub-program conditions but this program does not.
     """
 
     model: Model
@@ -87,6 +88,7 @@ class Program:
     inputs: dict[str, Any]
     fixed: dict[str, Any] = None  # type: ignore[assignment]
     roles: dict[str, str] = None  # type: ignore[assignment]
+    released: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Fill the empty defaults."""
@@ -97,8 +99,14 @@ class Program:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Values of the observed sites."""
+        """Values of the sites that ``condition`` has fixed; ``observed`` has those of called programs too."""
         return {name: self.fixed[name] for name, role in self.roles.items() if role == "observed"}
+
+    def observed(self) -> dict[str, Any]:
+        """Values of all observed sites, also of those that a called sub-program conditions."""
+        from .observations import observed
+
+        return observed(self)
 
     @property
     def args(self) -> tuple:
@@ -120,7 +128,8 @@ class Program:
 
     def play(self, data: Any, **settings: Any) -> tuple[Any, Frame]:
         """Run once in a fresh frame with the given settings (see ``Frame``)."""
-        settings = {"given": {}, "free": {}, "roles": self.roles, "known": {}, "key": None, **settings}
+        defaults = {"given": {}, "free": {}, "roles": self.roles, "known": {}, "key": None, "released": self.released}
+        settings = {**defaults, **settings}
         frame = Frame(keep=frozenset(settings.pop("keep", ())), **settings)
         with entered(frame):
             result = self.execute(data)
@@ -128,12 +137,13 @@ class Program:
 
     def key(self) -> Hashable:
         """Identity of everything but the values of the data; unique where the program reads mutable objects."""
+        reads: tuple[Hashable, ...]
         try:
             reads = (arguments.fingerprint(self.model.function), self.arguments.key())
         except arguments.Unstable:
             reads = (object(),)
         x64 = bool(jax.config.jax_enable_x64)
-        return (*reads, arguments.shape_key(self.arguments.data), x64)
+        return (*reads, arguments.shape_key(self.arguments.data), x64, self.released)
 
     def learned(self) -> dict[str, SiteInfo]:
         """The sites, by one abstract run (cached by the program's identity)."""
@@ -264,6 +274,12 @@ class Program:
             fixed[name] = check_value(info, value, self.coords, verb)
             roles[name] = role
         return replace(self, fixed=fixed, roles=roles)
+
+    def release(self) -> Program:
+        """The same program with nothing observed, also in called sub-programs; what ``do`` has fixed stays."""
+        from .observations import release
+
+        return release(self)
 
     # ------------------------------------------------------------------------------------------ scoring, simulation
 

@@ -40,6 +40,7 @@ class Frame:
         known: What an earlier run learned, used to hand slices into plates.
         key: Randomness for sites that are drawn; None means placeholders.
         keep: Channels to keep: ``value``, ``factor``, ``logdet``, ``free``, ``valid``.
+        released: Sites that a called program conditions, to be sampled after all.
         mask_all: Mask every factor by its support (else only where the support is traced).
         plates: Enclosing plates.
         scope: Prefix of site names.
@@ -58,6 +59,7 @@ class Frame:
     key: Array | None
     keep: frozenset[str]
     mask_all: bool = False
+    released: frozenset[str] = frozenset()
     plates: tuple[tuple[str, int, str], ...] = ()
     scope: str = ""
     select: Array | None = None

@@ -76,7 +76,7 @@ def simulate(design: Design, density: Any, key: Array) -> tuple[dict[str, Array]
     given = {name: value for name, value in kept.items() if name not in design.observed}
     data = list(density.data[: len(density.data) - len(compiled.fixed)])
     settings = {"given": given, "known": compiled.sites, "key": key, "keep": ("value", "factor", "free")}
-    out = compiled.program.play(data, **settings)[1].out
+    out = density.program.play(data, **settings)[1].out
     log_likelihood = total([out["factor"][name] for name in compiled.observed])
     position = jnp.concatenate([jnp.ravel(out["free"][name]) for name in compiled.slots])
     observed = {name: out["value"][name] for name in design.observed}

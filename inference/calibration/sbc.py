@@ -146,7 +146,7 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     sites = free.sites
     blank = {name: np.zeros(sites[name].shape, sites[name].dtype) for name in names}
     template = replace(free, fixed={**done, **blank}, roles={**free.roles, **dict.fromkeys(names, "observed")})
-    density = replace(ppl.compile(template), labelling=None)
+    density = ppl.compile(template)
     if not density.dim:
         raise ppl.ModelError("the program has no latent site: there is nothing to calibrate")
     functions = tuple(quantities.items()) if isinstance(quantities, Mapping) else ()
@@ -292,7 +292,7 @@ def _by_engine(subject: Subject, engine: Any, seeds: Array, count: int, seed: in
         if len(positions) < design.draws:
             raise ValueError(f"{len(positions)} draws of the engine are fewer than draws={design.draws}")
         chosen = ((np.arange(design.draws) + 0.5) * len(positions) / design.draws).astype(int)
-        bound = replace(fit.density, labelling=None)
+        bound = fit.density
         found.append(jax.device_get(graph.codes(design, bound, data, (truth[0][r], truth[1][r]), positions[chosen])))
         divergences.append(int(np.sum(fit.draws.stats.get("diverging", 0))))
     codes = np.stack(found)

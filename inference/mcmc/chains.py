@@ -128,7 +128,7 @@ class Chains:
             StartError: If a chain finds no point with a finite log density and gradient.
         """
         target = as_density(target)
-        dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(init)[-1]
+        dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(np.asarray(init))[-1]
         kernel = self.kernel.expand(dim) if hasattr(self.kernel, "expand") else self.kernel
         dtype = np.dtype(float) if jax.config.jax_enable_x64 else np.dtype(np.float32)
         kernel = jax.tree.map(lambda x: _spread(x, self.chains, dtype), kernel)
@@ -224,10 +224,10 @@ class Chains:
                 z[i] = rng.uniform(-2.0, 2.0, dim) if attempt < _TRIES else _prior_draw(target, rng)
             state, good = lanes.evaluate(kernel, z, target, self._width())
         if not good.all():
-            i = int(np.flatnonzero(~good)[0])
+            first = int(np.flatnonzero(~good)[0])
             tried = "init" if init is not None else f"{_TRIES} points of U(-2, 2), then the prior where there is one"
-            log = [f"chain {i} tried {tried}"]
-            raise StartError(z[i], float(state.log_density[i]), np.asarray(state.gradient[i]), log)
+            log = [f"chain {first} tried {tried}"]
+            raise StartError(z[first], float(state.log_density[first]), np.asarray(state.gradient[first]), log)
         return state, [f"attempts: {attempt}" if init is None else "given"], inadmissible
 
     def _guess(self, carry: Carry, target: Any) -> Carry:

@@ -15,7 +15,13 @@ from .censoring import Censored, HalfCensored, censored, left_censored, right_ce
 from .improper import Flat, FlatPositive, Improper, flat
 from .mixtures import Mixed, mixture
 from .tails import log_between, log_cdf, log_sf
-from .truncation import Truncated, TruncatedCauchy, TruncatedDistribution, TruncatedNormal, truncated
+from .truncation import (  # type: ignore[assignment]  # three of them replace NumPyro's of the same name
+    Truncated,
+    TruncatedCauchy,
+    TruncatedDistribution,
+    TruncatedNormal,
+    truncated,
+)
 
 _replaced = {"TruncatedCauchy", "TruncatedDistribution", "TruncatedNormal"}
 __all__ = [name for name in _numpyro_names if name not in _replaced]

@@ -35,7 +35,7 @@ def _scalar(d: nd.Distribution) -> None:
 def _safe(d: nd.Distribution, value: Any, use: Any) -> Any:
     """`value` where it is used, elsewhere a point at which density and gradient are finite."""
     middle = interior(*bounds(d.support), getattr(d, "loc", 0.0))
-    if d.support.is_discrete:
+    if d.support is not None and d.support.is_discrete:
         middle = jnp.floor(middle)
     value = jnp.asarray(value)
     return jnp.where(use, value, middle.astype(value.dtype))

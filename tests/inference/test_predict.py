@@ -321,3 +321,20 @@ def test_unlabelled_axes_of_a_loaded_fit_stay_unlabelled(tmp_path):
     # the file counts the unlabelled axis from zero; those numbers are no labels
     with pytest.raises(ppl.ModelError, match="no labels tell"):
         load(tmp_path / "fit").predict(effects(2, labels=(0, 2)))
+
+
+def test_conditions_inside_a_called_program_are_released_and_shown():
+    @ppl.model
+    def inner():
+        ppl.sample("y", dist.Normal(ppl.sample("mu", dist.Normal(0.0, 1.0)), 1.0))
+
+    @ppl.model
+    def outer():
+        ppl.call("a", inner().condition(y=2.0))
+
+    fit = infer(outer(), progress=False)
+    assert float(fit.observed_data["a/y"]) == 2.0
+    # the posterior is N(1, 1/2), the predictive N(1, 3/2), the prior predictive N(0, 2); 5 sd of the estimates
+    replicated = fit.predict(names=["a/y"])["a/y"].values
+    assert abs(replicated.mean() - 1.0) < 0.08 and abs(replicated.var() - 1.5) < 0.14
+    assert abs(float(fit.prior_predictive["a/y"].var()) - 2.0) < 0.45
