@@ -114,7 +114,8 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m benchmarks.posteriordb", description=__doc__)
     root.add_argument("--pack", type=Path, required=True, help="folder with one sub-folder per posterior")
     root.add_argument("--only", nargs="+", metavar="NAME", help="posteriors whose name contains one of these")
-    root.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    root.add_argument("--all", action="store_true", help="also those without reference draws, judged by R-hat alone")
+    root.add_argument("--seeds", type=int, default=3, help="number of seeds")
     root.add_argument("--first-seed", type=int, default=1)
     root.add_argument("--until", type=int, default=4000, help="bulk ESS of the stopping rule")
     root.add_argument("--rules", choices=("both", "until", "default"), default="both")
@@ -137,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
         return speed(["--pack", str(arguments.pack), *extra])
     wanted = arguments.only or [""]
     names = [name for name in pack.posteriors(arguments.pack) if any(part in name for part in wanted)]
+    if not (arguments.all or arguments.only):
+        names = [name for name in names if pack.load_reference(arguments.pack, name) is not None]
     rows = (check_pack if arguments.check_density else judge_pack)(arguments, names)
     passed = sum(row["pass"] for row in rows)
     print(f"{passed} of {len(rows)} pass")
