@@ -130,16 +130,29 @@ def fold_name(key: Array, name: str) -> Array:
     return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 
-def _axes(name: str, dims: Any, ndim: int, source: str) -> tuple[str, ...] | None:
+def _axes(frame: Frame, name: str, dims: Any, shape: tuple[int, ...], source: str) -> tuple[str, ...] | None:
+    """Names of a site's own axes; labels, where ``dims`` maps names to them, become coordinates."""
     if dims is None:
         return None
-    dims = (dims,) if isinstance(dims, str) else tuple(dims)
-    if len(dims) != ndim:
+    names = (dims,) if isinstance(dims, str) else tuple(dims)
+    if len(names) != len(shape):
         raise ModelError(
-            f"site {name!r} has {ndim} axes of its own (plates not counted) but dims={dims!r} names {len(dims)}:"
-            f"\n{at(source)}"
+            f"site {name!r} has {len(shape)} axes of its own (plates not counted), but dims={names!r} names "
+            f"{len(names)}:\n{at(source)}"
         )
-    return dims
+    names = tuple(frame.scope + dim for dim in names)
+    for dim, size, labels in zip(names, shape, dims.values() if isinstance(dims, Mapping) else names, strict=True):
+        known, first = frame.axes.setdefault(dim, (size, source))
+        labels = None if labels is None or isinstance(labels, str) else np.asarray(labels)
+        if known != size or (labels is not None and len(labels) != size):
+            count = "" if labels is None else f" and has {len(labels)} labels"
+            raise ModelError(
+                f"dimension {dim!r} of site {name!r} has size {size}, but it is used with size {known}{count}:"
+                f"\n{at(first)}\n{at(source)}\n  A dimension name stands for one axis. Rename one of them."
+            )
+        if labels is not None:
+            frame.coords[dim] = labels
+    return names
 
 
 def _placeholder(d: Any, dtype: Any) -> Array:
@@ -193,7 +206,7 @@ def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteIn
         batch=len(d.batch_shape),
         dtype=dtype,
         plates=frame.plates,
-        dims=_axes(name, dims, len(shape), source),
+        dims=_axes(frame, name, dims, shape, source),
         source=source,
         family=_family(d),
         discrete=discrete,
@@ -213,7 +226,8 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     Args:
         name: The site's name, unique in the model.
         d: A distribution (``ppl.dist``). Inside a plate, that of one element.
-        dims: Names of the axes of ``d.shape()``, for the labelled result.
+        dims: Names of the axes of ``d.shape()``, for the labelled result; or a mapping from names to labels,
+            ``dims={"x": ["age", "dose"]}``.
 
     Returns:
         The value, of shape ``d.shape()``.
@@ -339,7 +353,7 @@ def record(name: str, value: Array, dims: Any = None) -> Array:
     Args:
         name: The record's name, unique in the model.
         value: The quantity.
-        dims: Names of the axes of ``value``.
+        dims: Names of the axes of ``value``, or a mapping from names to labels.
 
     Returns:
         ``value`` as an array.
@@ -359,7 +373,7 @@ def record(name: str, value: Array, dims: Any = None) -> Array:
     source = user_line()
     name = frame.scope + checked_name("record", name, source)
     value = jnp.asarray(value)
-    axes = _axes(name, dims, value.ndim, source)
+    axes = _axes(frame, name, dims, value.shape, source)
     frame.register(
         SiteInfo(
             name, "record", value.shape, 0, value.dtype, frame.plates, axes, source, branches=frame.branches

@@ -396,3 +396,25 @@ def test_data_changed_in_place_after_they_were_checked():
     before = float(program.log_prob({"mu": 0.0}))
     y[:] = -1.0
     assert float(program.log_prob({"mu": 0.0})) == before
+
+
+def test_a_dimension_with_two_sizes():
+    @ppl.model
+    def model():
+        ppl.sample("a", dist.Normal(0.0, 1.0).expand([2]), dims="x")
+        ppl.sample("b", dist.Normal(0.0, 1.0).expand([3]), dims="x")
+
+    text = message(lambda: model().sites)
+    assert "'x'" in text and "size 3" in text and "size 2" in text
+
+
+def test_labels_of_a_dimension():
+    @ppl.model
+    def model(labels):
+        ppl.sample("b", dist.Normal(0.0, 1.0).expand([2]), dims={"x": labels})
+        ppl.record("c", jnp.zeros((2, 3)), dims=("x", "y"))
+
+    program = model(("age", "dose"))
+    assert program.sites["b"].dims == ("x",) and program.coords["x"].tolist() == ["age", "dose"]
+    assert program.sites["c"].dims == ("x", "y")
+    assert "3 labels" in message(lambda: model(("a", "b", "c")).sites)
