@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import precision as floats
+from .blas import one_thread
 from .core import Block, Engine
 from .manifest import manifest
 from .predict import sites
@@ -33,6 +34,9 @@ BLOCK_SECONDS = (0.25, 2.0)
 
 GROWTH = (1.25, 4.0)
 """A stopping rule is judged again after the draws have grown as much as it guesses, within these factors."""
+
+FIRST_JUDGED, DEAR = 100, 100_000
+"""Draws per chain after which a rule is judged first, where one gradient of all chains computes so many elements."""
 
 EXTENSION = 10
 """Times ``max_draws`` (or the planned draws) at which a stopping rule is given up."""
@@ -86,12 +90,11 @@ def infer(
     engine = configure(engine, chains=chains, draws=draws, warmup=warmup, init=init)
     rule = None if until is None else as_rule(until)
     most = getattr(engine, "max_draws", None)
-    if rule is not None and rule.converged and draws is None and most:
-        # such a rule decides after the planned draws, and the engine's own judgement of convergence rests
-        engine = dataclasses.replace(engine, max_draws=engine.draws)
     number = floats.choose(precision)
     with floats.context(number):
         subject = make_subject(program, init)
+        if rule is not None and rule.converged and draws is None and most:
+            engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
         plan = list(engine.plan(subject.density)) + _remarks(subject)
         run = _Run(engine, subject, rule, time_budget, display(progress), monitor, most=most)
@@ -140,6 +143,13 @@ def configure(engine: Any, init: Any = None, **overrides: int | None) -> Any:
     if given.get("draws", 0) > (getattr(engine, "max_draws", None) or math.inf):
         given["max_draws"] = given["draws"]
     return dataclasses.replace(engine, **given) if given else engine
+
+
+def _ruled(engine: Any, subject: Subject) -> Any:
+    """An engine whose own judgement of convergence rests, because a rule judges; early where draws are dear."""
+    work = (getattr(subject.density, "work", 0) or 0) * engine.chains
+    first = min(engine.draws, FIRST_JUDGED) if work >= DEAR else engine.draws
+    return dataclasses.replace(engine, draws=first, max_draws=first)
 
 
 @dataclass
@@ -195,7 +205,8 @@ class _Run:
         size = min(n, goal) if goal else n
         while True:
             began = time.perf_counter()
-            carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, size)
+            with one_thread(self.subject.dim):
+                carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, size)
             took = time.perf_counter() - began
             self.blocks.append(block)
             self._question(block)

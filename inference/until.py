@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+SLACK, FEW = 0.7, 10
+"""The ESS of the means, without ranks, screens with this slack; then the worst few coordinates are ranked first."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -85,6 +88,12 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
         if positions.shape[1] < 4:
             return Verdict(False, f"{positions.shape[1]} draws per chain")
         # The dear quantities only when the others are fine: judging can cost more than sampling.
+        plain = np.nan_to_num(np.asarray(diagnostics.ess_mean(positions)), nan=0.0)
+        if plain.min() < SLACK * n:
+            return Verdict(False, f"least ESS of a mean {plain.min():.0f}", n / max(plain.min(), 1.0))
+        bulk = _least(diagnostics.ess_bulk(positions[..., np.argsort(plain)[:FEW]]))
+        if bulk < n:
+            return Verdict(False, f"least bulk ESS {bulk:.0f}", n / max(bulk, 1.0))
         bulk = _least(diagnostics.ess_bulk(positions))
         if bulk < n:
             return Verdict(False, f"least bulk ESS {bulk:.0f}", n / max(bulk, 1.0))

@@ -203,7 +203,7 @@ def _flow(jaxpr: Jaxpr, masks: Sequence[int]) -> list[int]:
 def dependence(code: Any, inputs: int) -> list[set[int]]:
     """For each output, which of the ``inputs`` arguments it is computed from."""
     if isinstance(code, Opaque):
-        return [set(range(inputs)) for _ in code.outputs]
+        return [set(range(inputs))] * len(code.outputs)
     constants = len(code.jaxpr.invars) - inputs
     masks = [0] * constants + [1 << i for i in range(inputs)]
     return [{i for i in range(inputs) if mask >> i & 1} for mask in _flow(code.jaxpr, masks)]
@@ -250,9 +250,7 @@ def _param_key(x: Any) -> Hashable:
     if hasattr(x, "f") and hasattr(x, "transforms"):  # JAX's wrapped functions: the function inside decides
         return ("wrapped", _param_key(x.f), tuple(_param_key(t) for pair in x.transforms for t in pair))
     if callable(x) and not isinstance(x, type):
-        if hasattr(x, "__func__"):
-            return ("method", _Same(x.__func__), _Same(x.__self__))
-        return _Same(x)
+        return ("method", _Same(x.__func__), _Same(x.__self__)) if hasattr(x, "__func__") else _Same(x)
     try:
         hash(x)
     except TypeError:
@@ -305,6 +303,7 @@ _DEAR = frozenset(
     "exp exp2 log log2 log1p expm1 sin cos tan tanh logistic erf erfc erf_inv lgamma digamma pow sqrt rsqrt div atan2 "
     "asin acos atan igamma igammac bessel_i0e bessel_i1e polygamma regularized_incomplete_beta cbrt".split()
 )
+_SPECIAL = frozenset("lgamma digamma polygamma igamma igammac regularized_incomplete_beta erf_inv".split())
 _HEAVY = ("dot_general", "cholesky", "triangular_solve", "scan", "while", "eigh", "svd", "qr", "lu", "fft", "sort")
 
 
@@ -327,16 +326,17 @@ def _eqn_work(eqn: Any) -> int:
     if name in ("cholesky", "triangular_solve", "eigh", "svd", "qr", "lu"):
         return size * int(eqn.invars[0].aval.shape[-1]) // 3 + 1
     inner = _subjaxpr(eqn)
-    if inner is not None:
-        return sum(_eqn_work(e) for e in inner.jaxpr.eqns)
-    return size
+    return sum(_eqn_work(e) for e in inner.jaxpr.eqns) if inner is not None else size
+
+
+def price(code: Code) -> int:
+    """Arithmetic operations of one evaluation, roughly: a logarithm counts for ten, special functions for fifty."""
+    return sum(_eqn_work(e) * (1 if _cheap(e) else 50 if e.primitive.name in _SPECIAL else 10) for e in code.jaxpr.eqns)
 
 
 def work(code: Any) -> int:
     """Number of array elements that one evaluation computes, loops counted in full; 0 where unknown."""
-    if isinstance(code, Opaque):
-        return 0
-    return int(sum(_eqn_work(e) for e in code.jaxpr.eqns))
+    return 0 if isinstance(code, Opaque) else int(sum(_eqn_work(e) for e in code.jaxpr.eqns))
 
 
 def _cheap(eqn: Any) -> bool:
@@ -351,7 +351,7 @@ def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
 
     Returns:
         ``(before, after, used, saved)``: ``before`` maps the known arguments to residuals; ``after`` maps
-        ``(residuals, known arguments listed in used, others)`` to the outputs; ``saved`` is the work done once.
+        ``(residuals, known arguments listed in used, others)`` to the outputs; ``saved`` is what runs once, priced.
     """
     jaxpr, constants = code.jaxpr, len(code.consts)
     first, rest = jaxpr.invars[: constants + known], jaxpr.invars[constants + known :]
@@ -397,4 +397,4 @@ def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
         tuple(code.consts[first.index(v)] for v in constant_heads),
     )
     used = [first.index(v) - constants for v in data_heads]
-    return before, after, used, work(before)
+    return before, after, used, price(before)

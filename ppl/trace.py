@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions.distribution import Distribution, validation_enabled
 
 from . import space
 from ._jax import trace_state
@@ -300,8 +301,16 @@ def _plate_text(info: SiteInfo) -> str:
     return f" (plates {', '.join(names)})" if names else ""
 
 
+def validates() -> bool:
+    """Whether NumPyro's distributions mask values outside of their support, as they do unless told otherwise."""
+    return bool(Distribution._validate_args)
+
+
 def _factor(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, role: str | None) -> Array:
-    factor = d.log_prob(value)
+    # data whose support is fixed were checked on the host; NumPyro's mask would test every one at every step
+    checked = role == "observed" and info.support is not None and not frame.mask_all
+    with validation_enabled(not checked and validates()):
+        factor = d.log_prob(value)
     expected = tuple(d.batch_shape)
     if factor.shape != expected:
         raise ModelError(

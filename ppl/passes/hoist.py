@@ -14,7 +14,7 @@ import jax
 
 from .. import _jax
 
-WORTH = 2_000  # array elements; below, running the equations every time is cheaper than one more compilation
+WORTH = 5_000  # operations; below, running the equations every time is cheaper than one more compilation
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def hoist(code: Any, inputs: int, worth: int = WORTH) -> Hoisted:
     Args:
         code: The traced log density.
         inputs: Number of leading data arguments.
-        worth: Work (array elements) that must be saved for a division to be made.
+        worth: Operations that must be saved for a division to be made.
 
     Returns:
         The divided program; the whole one where the division is not worth it or fails.
