@@ -162,3 +162,15 @@ def trial(kernel: Any, momentum: Array, state: State, density: Any) -> tuple[Sta
     moved, ended = leapfrog(kernel.metric, kernel.step_size, state, momentum, density)
     ratio = energy_of(state.log_density, momentum) - energy_of(moved.log_density, ended)
     return moved, jnp.where(jnp.isfinite(ratio), ratio, -jnp.inf)
+
+
+def expanded(metric: Any, dim: int, dense: bool) -> Any:
+    """A metric in full shape: a scalar scale becomes that multiple of the unit metric, others stay as they are.
+
+    Example:
+        >>> expanded(Diagonal(2.0), 3, dense=False).scale.tolist()
+        [2.0, 2.0, 2.0]
+    """
+    if isinstance(metric, Diagonal) and jnp.ndim(metric.scale) == 0:
+        return jax.tree.map(lambda x: x * metric.scale, unit_metric(dim, dense))
+    return metric

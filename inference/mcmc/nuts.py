@@ -121,10 +121,7 @@ class NUTS:
 
     def expand(self, dim: int) -> NUTS:
         """Give a metric of the default kind its full shape, as adaptation needs it."""
-        if isinstance(self.metric, Diagonal) and jnp.ndim(self.metric.scale) == 0:
-            unit = euclidean.unit_metric(dim, self.dense)
-            return replace(self, metric=jax.tree.map(lambda x: x * self.metric.scale, unit))
-        return self
+        return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense))
 
     def trial(self, momentum: Array, state: State, density: Any) -> tuple[State, Array]:
         """Take one leapfrog step; see ``euclidean.trial``."""
