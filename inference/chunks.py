@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .compiling import jit_quick
+
 BUDGET = 256 * 2**20
 """Bytes that one piece may take, intermediates included (estimated)."""
 
@@ -118,6 +120,6 @@ def room(rows: int, one: Any) -> None:
         )
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(jit_quick, static_argnums=1)
 def _evaluate(density: Any, method: str, positions: Any) -> Any:
     return jax.vmap(getattr(density, method))(positions)

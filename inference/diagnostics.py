@@ -104,20 +104,32 @@ def rhat_rank(x: Array) -> Array:
 
 def normal_scores(x: Array) -> Array:
     """Normal quantiles of the fractional ranks (r - 3/8) / (n + 1/4) over chains and draws; ties share a rank."""
-    flat = x.reshape(x.shape[0] * x.shape[1], -1)
-    count = len(flat)
-    order = np.argsort(flat, axis=0, kind="stable")
-    ranked = np.take_along_axis(flat, order, axis=0)
-    place = np.broadcast_to(np.arange(count)[:, None], flat.shape)
-    new = np.ones(flat.shape, bool)
-    new[1:] = ranked[1:] != ranked[:-1]
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=0)
-    ends = np.ones(flat.shape, bool)
-    ends[:-1] = new[1:]
-    last = np.minimum.accumulate(np.where(ends, place, count)[::-1], axis=0)[::-1]
+    flat = np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], -1).T)
+    count = flat.shape[1]
+    order = np.argsort(flat, axis=1)
+    ranked = np.take_along_axis(flat, order, axis=1)
+    table = normal_quantile((np.arange(2 * count - 1) / 2 + 1 - 0.375) / (count + 0.25))  # by first + last place
+    sorted_scores = np.empty(flat.shape)
+    sorted_scores[:] = table[::2]
+    tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
+    if tied.any():
+        sorted_scores[tied] = table[_ends_of_ties(ranked[tied])]
     scores = np.empty(flat.shape)
-    np.put_along_axis(scores, order, normal_quantile(((first + last) / 2 + 1 - 0.375) / (count + 0.25)), axis=0)
-    return scores.reshape(x.shape)
+    np.put_along_axis(scores, order, sorted_scores, axis=1)
+    return scores.T.reshape(x.shape)
+
+
+def _ends_of_ties(ranked: Array) -> Array:
+    """First plus last place of the values equal to each, in rows of sorted values."""
+    count = ranked.shape[1]
+    place = np.broadcast_to(np.arange(count), ranked.shape)
+    new = np.ones(ranked.shape, bool)
+    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    ends = np.ones(ranked.shape, bool)
+    ends[:, :-1] = new[:, 1:]
+    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)
+    last = np.minimum.accumulate(np.where(ends, place, count)[:, ::-1], axis=1)[:, ::-1]
+    return first + last
 
 
 def ess_mean(x: Array) -> Array:
@@ -222,11 +234,13 @@ def _quantile(v: Array, probability: float) -> Array:
 
 
 def autocovariance(x: Array) -> Array:
-    """Biased autocovariance at every lag along axis 1, by FFT."""
+    """Biased autocovariances along axis 1 by FFT, averaged over chains: (chains, draws, ...) to (lags, ...)."""
     count = x.shape[1]
     size = 1 << (2 * count - 1).bit_length()
-    spectrum = np.fft.rfft(x - x.mean(axis=1, keepdims=True), n=size, axis=1)
-    return np.fft.irfft(np.abs(spectrum) ** 2, n=size, axis=1)[:, :count] / count
+    rows = np.ascontiguousarray(np.moveaxis(x - x.mean(axis=1, keepdims=True), 1, -1))
+    spectrum = np.fft.rfft(rows, n=size, axis=-1)
+    power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
+    return np.ascontiguousarray(np.moveaxis(np.fft.irfft(power, n=size, axis=-1)[..., :count], -1, 0)) / count
 
 
 def _ess(x: Array) -> Array:
@@ -234,11 +248,11 @@ def _ess(x: Array) -> Array:
     chains, count, _ = x.shape
     total = chains * count
     covariance = autocovariance(x)
-    within = covariance[:, 0].mean(axis=0) * count / (count - 1)
+    within = covariance[0] * count / (count - 1)
     marginal = within * (count - 1) / count
     if chains > 1:
         marginal = marginal + x.mean(axis=1).var(axis=0, ddof=1)
-    rho = 1.0 - (within - covariance.mean(axis=0)) / marginal
+    rho = 1.0 - (within - covariance) / marginal
     rho[0] = 1.0
     tau = np.maximum(_geyer(rho), 1.0 / np.log10(total))
     constant = np.ptp(x, axis=(0, 1)) < np.finfo(float).resolution

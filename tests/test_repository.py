@@ -111,7 +111,8 @@ def may_import(importer: str, target: str) -> bool:
     if within(importer, "ppl.exact"):
         return within(target, "ppl.exact")
     if within(importer, *KERNELS):
-        return within(target, "ppl.exact", "ppl.inference.core", "ppl.inference.diagnostics", *KERNELS)
+        protocols = (f"ppl.inference.{name}" for name in ("core", "compiling", "diagnostics"))
+        return within(target, "ppl.exact", *protocols, *KERNELS)
     if within(importer, "ppl.inference"):
         return language(target) or within(target, "ppl.inference")
     if within(importer, "ppl.models"):

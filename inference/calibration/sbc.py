@@ -348,7 +348,7 @@ def _tau(codes: np.ndarray) -> np.ndarray:
     """
     found = []
     for column in range(codes.shape[2]):
-        covariance = autocovariance(codes[:, :, column].astype(np.float64)).mean(axis=0)
+        covariance = autocovariance(codes[:, :, column].astype(np.float64))
         if len(covariance) < 4 or covariance[0] <= 0.0:
             found.append(1.0)
             continue

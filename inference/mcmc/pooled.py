@@ -24,13 +24,11 @@ import numpy as np
 
 from ..adapt.fisher import Metric, from_pairs, scaled
 from ..core import Array, Block, Draws, as_density, host_rng
+from . import pooled_plan as planning
 from . import pooled_warmup as warmup
-from .pooled_block import SIZE, Lanes, Rows, precision
+from .pooled_block import SIZE, Lanes, Rows
 from .pooled_warmup import Carry
 from .start import find_start
-
-_TWO_LANES = 200_000
-_FOUR_LANES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -80,23 +78,7 @@ class PooledHMC:
 
     def plan(self, target: Any) -> list[str]:
         """Say what will be done on this target and why."""
-        dim = _dim(target)
-        lanes, why = self._lanes(target)
-        threads = min(lanes, os.cpu_count() or 1)
-        if dim <= self.dense_limit:
-            metric = f"dense metric: dimension {dim} is at most {self.dense_limit}"
-        else:
-            metric = f"diagonal metric: dimension {dim} is above {self.dense_limit}; correlations are not learned"
-        more = f"up to {self.max_draws} while split R-hat exceeds {self.rhat}"
-        return [
-            f"pooled Fisher HMC: {self.chains} chains, {self.draws} draws each"
-            + (f", {more}" if self.max_draws > self.draws else ""),
-            f"{metric}; geometric mean of draw covariance and inverse gradient covariance, pooled over chains",
-            f"{lanes} lane{'s' * (lanes > 1)} of {self.chains // lanes} chains in {threads} "
-            f"thread{'s' * (threads > 1)}: {why}",
-            f"precision {precision().name} on {_platform()}, adaptation in float64 on the host",
-            "stuck chains are " + ("restarted in warm-up" if self.restart else "kept (restart=False)"),
-        ]
+        return planning.lines(self, target)
 
     def start(self, seed: int, target: Any, init: Array | None = None) -> Carry:
         """Make the first carry; nothing runs before ``advance``.
@@ -109,7 +91,7 @@ class PooledHMC:
         Raises:
             ValueError: If ``init`` has the wrong shape or the target no coordinates.
         """
-        dim = _dim(target)
+        dim = planning.dimension(target)
         state = np.zeros((self.chains, 2 * dim + 1))
         state[:, -1] = -np.inf
         if init is not None:
@@ -132,7 +114,7 @@ class PooledHMC:
         if n < 1:
             raise ValueError(f"a block needs at least one trajectory, got n={n}")
         target = as_density(target)
-        lanes = Lanes(target, self._lanes(target)[0], os.cpu_count() or 1)
+        lanes = Lanes(target, planning.lanes(self, target)[0], os.cpu_count() or 1, planning.quick(self, target))
         if carry.stage == "start":
             return self._begin(carry, target, lanes)
         if carry.stage == "sampling":
@@ -148,7 +130,7 @@ class PooledHMC:
             "engine": "PooledHMC",
             "plan": self.plan(target),
             "log": list(carry.log),
-            "warnings": [*carry.warnings, *self._advice(carry, getattr(target, "labels", None))],
+            "warnings": [*carry.warnings, *planning.advice(self, carry, getattr(target, "labels", None))],
             "finished": carry.done,
             "step_size": math.exp(carry.log_step),
             "trajectory_length": carry.length,
@@ -287,62 +269,10 @@ class PooledHMC:
         positions = np.ascontiguousarray(np.swapaxes(rows.positions, 0, 1))
         return Block(phase, positions, {k: np.ascontiguousarray(v.T) for k, v in stats.items()}, metrics)
 
-    def _lanes(self, target: Any) -> tuple[int, str]:
-        """Number of lanes and the reason, from the density's cost alone: machines must not change draws."""
-        if self.lanes is not None:
-            return self.lanes, "as asked"
-        if _platform() != "cpu":
-            return 1, "an accelerator runs all chains at once"
-        work = getattr(target, "work", None)
-        if work is None:
-            return 1, "the density does not say what an evaluation costs"
-        total = int(work) * self.chains
-        wanted = 1 + (total >= _TWO_LANES) + 2 * (total >= _FOUR_LANES)
-        lanes = max(k for k in range(1, wanted + 1) if self.chains % k == 0)
-        size = f"one evaluation of all chains computes {total:,} array elements"
-        return lanes, f"{size}, {'enough to share' if lanes > 1 else 'too few to share'}"
-
-    def _advice(self, carry: Carry, labels: Any) -> list[str]:
-        """What a user should be told about the run; coordinates by name where the target has labels."""
-        out = []
-        if carry.done and carry.rhat is not None and carry.rhat > max(self.rhat, 1.01):
-            out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
-        if carry.divergences:
-            total = carry.drawn * self.chains
-            out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
-        fit = carry.fit / warmup.noise(carry) ** 2
-        if math.isfinite(fit) and fit > 8.0:
-            out.append(
-                f"{fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
-                "position; reparametrise, or use NUTS"
-            )
-        name = (lambda i: str(labels[i])) if labels is not None else (lambda i: f"z[{i}]")
-        for scale, members in carry.scales.items():
-            shown = ", ".join(name(j) for j in members[:3]) + (", ..." if len(members) > 3 else "")
-            out.append(
-                f"{name(int(scale))} acts as a log scale of {len(members)} coordinates ({shown}): a funnel; write them "
-                "as location + scale * a standard variable"
-            )
-        return out
-
 
 def _width(carry: Carry) -> int:
     """Dimension of the positions."""
     return (carry.state.shape[1] - 1) // 2
-
-
-def _dim(target: Any) -> int:
-    dim = getattr(target, "dim", None)
-    if dim is None:
-        raise ValueError("the target has no dim; wrap a plain function by as_density(function, dim)")
-    if dim < 1:
-        raise ValueError("the target has no coordinates: there is nothing to sample")
-    return int(dim)
-
-
-def _platform() -> str:
-    device = jax.config.jax_default_device
-    return getattr(device, "platform", None) or jax.default_backend()
 
 
 def _metric(carry: Carry) -> Metric:

@@ -28,6 +28,7 @@ import numpy as np
 from jax import lax
 
 from ..adapt.fisher import Metric
+from ..compiling import jit_quick
 
 SIZE = 10
 """Trajectories per block; also the unit by which the host keys its random numbers."""
@@ -35,8 +36,7 @@ SIZE = 10
 _SURE = 1e30  # a start energy so large that any finite proposal is accepted, exact enough in float32
 
 
-@jax.jit
-def block(density, state, noise, schedule, tuning, sigma, factor, count):
+def _block(density, state, noise, schedule, tuning, sigma, factor, count):
     """Run ``count`` <= SIZE trajectories of C chains in dimension d.
 
     Args:
@@ -86,6 +86,10 @@ def block(density, state, noise, schedule, tuning, sigma, factor, count):
 
     out = jnp.zeros((noise.shape[0], chains, width + 3), state.dtype)
     return lax.fori_loop(0, count, trajectory, (state, tuning[0], out))[2]
+
+
+block = jax.jit(_block)
+quick_block = jit_quick(_block)
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,9 @@ class Lanes:
     The shares depend on nothing but ``lanes``, so the number of threads of a machine cannot change a draw.
     """
 
-    def __init__(self, target: Any, lanes: int, threads: int):
-        """Put the density's data on the device once."""
+    def __init__(self, target: Any, lanes: int, threads: int, quick: bool = False):
+        """Put the density's data on the device once; ``quick`` compiles for a short compilation."""
+        self.block = quick_block if quick else block
         self.target = jax.device_put(target)
         self.lanes = lanes
         self.threads = min(lanes, threads)
@@ -182,7 +187,7 @@ class Lanes:
         state, noise = state.astype(self.dtype), noise.astype(self.dtype)
 
         def one(share: slice) -> np.ndarray:
-            out = block(self.target, state[share], noise[:, share], schedule, tuned, *metric, np.int32(count))
+            out = self.block(self.target, state[share], noise[:, share], schedule, tuned, *metric, np.int32(count))
             return np.asarray(out)
 
         if self.lanes == 1:

@@ -1,0 +1,107 @@
+"""What pooled HMC decides before it runs, from the target alone, and what it advises afterwards.
+
+Decisions look at the density's cost and never at the machine's load, so machines cannot change draws.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from . import pooled_warmup as warmup
+from .pooled_block import precision
+
+if TYPE_CHECKING:
+    from .pooled import PooledHMC
+    from .pooled_warmup import Carry
+
+_TWO_LANES = 200_000
+_FOUR_LANES = 20_000_000
+_LONG = 800_000
+"""Array elements per evaluation of all chains, above which running a program outweighs compiling it."""
+
+
+def lines(engine: PooledHMC, target: Any) -> list[str]:
+    """Say what will be done on this target and why."""
+    dim = dimension(target)
+    count, why = lanes(engine, target)
+    threads = min(count, os.cpu_count() or 1)
+    if dim <= engine.dense_limit:
+        metric = f"dense metric: dimension {dim} is at most {engine.dense_limit}"
+    else:
+        metric = f"diagonal metric: dimension {dim} is above {engine.dense_limit}; correlations are not learned"
+    more = f"up to {engine.max_draws} while split R-hat exceeds {engine.rhat}"
+    return [
+        f"pooled Fisher HMC: {engine.chains} chains, {engine.draws} draws each"
+        + (f", {more}" if engine.max_draws > engine.draws else ""),
+        f"{metric}; geometric mean of draw covariance and inverse gradient covariance, pooled over chains",
+        f"{count} lane{'s' * (count > 1)} of {engine.chains // count} chains in {threads} "
+        f"thread{'s' * (threads > 1)}: {why}",
+        f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
+        + ("compilation" if quick(engine, target) and platform() == "cpu" else "run"),
+        "stuck chains are " + ("restarted in warm-up" if engine.restart else "kept (restart=False)"),
+    ]
+
+
+def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:
+    """Number of lanes and the reason, from the density's cost alone: machines must not change draws."""
+    if engine.lanes is not None:
+        return engine.lanes, "as asked"
+    if platform() != "cpu":
+        return 1, "an accelerator runs all chains at once"
+    work = getattr(target, "work", None)
+    if work is None:
+        return 1, "the density does not say what an evaluation costs"
+    total = int(work) * engine.chains
+    wanted = 1 + (total >= _TWO_LANES) + 2 * (total >= _FOUR_LANES)
+    count = max(k for k in range(1, wanted + 1) if engine.chains % k == 0)
+    size = f"one evaluation of all chains computes {total:,} array elements"
+    return count, f"{size}, {'enough to share' if count > 1 else 'too few to share'}"
+
+
+def quick(engine: PooledHMC, target: Any) -> bool:
+    """Whether to favour a short compilation, by the density's cost alone: the choice changes roundings."""
+    return int(getattr(target, "work", None) or _LONG) * engine.chains < _LONG
+
+
+def advice(engine: PooledHMC, carry: Carry, labels: Any) -> list[str]:
+    """What a user should be told about the run; coordinates by name where the target has labels."""
+    out = []
+    if carry.done and carry.rhat is not None and carry.rhat > max(engine.rhat, 1.01):
+        out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
+    if carry.divergences:
+        total = carry.drawn * engine.chains
+        out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
+    fit = carry.fit / warmup.noise(carry) ** 2
+    if math.isfinite(fit) and fit > 8.0:
+        out.append(
+            f"{fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
+            "position; reparametrise, or use NUTS"
+        )
+    name = (lambda i: str(labels[i])) if labels is not None else (lambda i: f"z[{i}]")
+    for scale, members in carry.scales.items():
+        shown = ", ".join(name(j) for j in members[:3]) + (", ..." if len(members) > 3 else "")
+        out.append(
+            f"{name(int(scale))} acts as a log scale of {len(members)} coordinates ({shown}): a funnel; write them "
+            "as location + scale * a standard variable"
+        )
+    return out
+
+
+def dimension(target: Any) -> int:
+    """Return the target's dimension, or say why there is nothing to sample."""
+    dim = getattr(target, "dim", None)
+    if dim is None:
+        raise ValueError("the target has no dim; wrap a plain function by as_density(function, dim)")
+    if dim < 1:
+        raise ValueError("the target has no coordinates: there is nothing to sample")
+    return int(dim)
+
+
+def platform() -> str:
+    """Return the platform that will run the blocks."""
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", None) or jax.default_backend()
