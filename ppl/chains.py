@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from . import _jax
 from .errors import ModelError, at, user_line
 from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
-from .trace import TWIN, Array, Frame, current, entered
+from .trace import Array, Frame, current, entered
+from .values import MASK, site_of
 
 
 def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None) -> Any:
@@ -67,7 +68,7 @@ def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> A
     carry = init() if callable(init) else init
     carry = jax.tree_util.tree_map(_inexact, carry)
     inner = set(inner_names(frame, name))
-    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
+    given = {site: value for site, value in frame.given.items() if site_of(site) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
     seen: list[Frame] = []
 
@@ -80,7 +81,8 @@ def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> A
         return _same_structure(name, carry, after, source), nested.out
 
     inputs = (jnp.arange(size, dtype=jnp.int32), xs, given, free)
-    drawn = [site for site in inner if frame.known[site].kind == "sample" and site not in given and site not in free]
+    samples = [site for site in inner if frame.known[site].kind == "sample"]
+    drawn = [s for s in samples if (s not in given and s not in free) or (s + MASK in given and frame.key is not None)]
     if not inner or drawn:
         carries, out = _along(body, carry, inputs, frame.keep)
     else:

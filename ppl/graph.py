@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from . import _jax
 from .arguments import abstract
 from .sites import SiteInfo
-from .trace import TWIN
+from .values import TWIN
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import numpy as np
 
 from ._jax import trace_state
 from .errors import ModelError, at, user_line
-from .trace import TWIN, Array, Frame, current, entered, sample
+from .trace import Array, Frame, current, entered, sample
+from .values import site_of
 
 
 def inner_names(frame: Frame, name: str) -> list[str]:
@@ -152,7 +153,7 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
         raise ModelError(f"plate {name!r} needs arrays, a size or coords:\n{at(source)}")
     check_size(frame, name, size, coords, source)
     inner = set(inner_names(frame, name))
-    given = {site: value for site, value in frame.given.items() if site.removesuffix(TWIN) in inner}
+    given = {site: value for site, value in frame.given.items() if site_of(site) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
     seen: list[Frame] = []
 

@@ -9,25 +9,22 @@ run of the model is a pure function of its inputs and JAX sees nothing but array
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions.distribution import Distribution, validation_enabled
 
 from . import space
 from ._jax import trace_state
-from .errors import ImproperPrior, ModelError, at, user_line
+from .errors import ModelError, at, user_line
 from .sites import SiteInfo
+from .values import TWIN, factor_of, value_of
 
 Array = Any
 _ambient = threading.local()
-TWIN = "\0twin"  # under name + TWIN the graph hands in the value that other sites see
 
 
 @dataclass
@@ -126,11 +123,6 @@ def entered(frame: Frame) -> Iterator[Frame]:
         _ambient.frame = previous
 
 
-def fold_name(key: Array, name: str) -> Array:
-    """The key of a site: by its name, so that other sites' randomness never moves it."""
-    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
-
-
 def _axes(frame: Frame, name: str, dims: Any, shape: tuple[int, ...], source: str) -> tuple[str, ...] | None:
     """Names of a site's own axes; labels, where ``dims`` maps names to them, become coordinates."""
     if dims is None:
@@ -154,10 +146,6 @@ def _axes(frame: Frame, name: str, dims: Any, shape: tuple[int, ...], source: st
         if labels is not None:
             frame.coords[dim] = labels
     return names
-
-
-def _placeholder(d: Any, dtype: Any) -> Array:
-    return jax.lax.full(d.shape(), 0, dtype)  # only its shape and dtype are ever used
 
 
 def checked_name(statement: str, name: Any, source: str) -> str:
@@ -255,75 +243,12 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     if role is not None:
         info = replace(info, role=role)
     frame.register(info)
-    value = _value(frame, name, d, info)
+    value = value_of(frame, name, d, info)
     if role != "done" and ("factor" in frame.keep):
-        frame.put("factor", name, _factor(frame, name, d, value, info, role))
+        frame.put("factor", name, factor_of(frame, name, d, value, info, role))
     if "valid" in frame.keep:
         frame.put("valid", name, space.validity(d, value))
     return frame.given.get(name + TWIN, value)
-
-
-def _value(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
-    if name in frame.given:
-        value = jnp.asarray(frame.given[name])
-        if value.shape != info.shape:
-            raise ModelError(_shape_message(info, value.shape))
-        # values keep an inexact dtype of their own, so that float32 runs of float64 data are explicit
-        value = value if value.dtype == info.dtype else value.astype(info.dtype)
-    elif name in frame.free:
-        value, logdet = space.constrain(d.support, frame.free[name], info)
-        frame.put("logdet", name, logdet)
-    elif frame.key is not None:
-        if info.improper:
-            raise ImproperPrior(
-                f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n{at(info.source)}"
-                "\n  Give it a proper prior, or fix it with program.do or program.condition."
-            )
-        value = d.sample(fold_name(frame.key, name)).astype(info.dtype)
-    else:
-        value = _placeholder(d, info.dtype)
-    frame.put("value", name, value)
-    if "free" in frame.keep and not info.discrete and info.role is None:
-        frame.put("free", name, space.unconstrain(d.support, value))
-    return value
-
-
-def _shape_message(info: SiteInfo, shape: tuple[int, ...]) -> str:
-    return (
-        f"site {info.name!r} has shape {info.full_shape}"
-        f"{_plate_text(info)}, but the value has shape {info.sizes + tuple(shape)}:\n{at(info.source)}\n"
-        "  Values are never broadcast. Reshape the data, or change the model."
-    )
-
-
-def _plate_text(info: SiteInfo) -> str:
-    names = [f"{name} ({size})" for name, size, _ in info.plates]
-    return f" (plates {', '.join(names)})" if names else ""
-
-
-def validates() -> bool:
-    """Whether NumPyro's distributions mask values outside of their support, as they do unless told otherwise."""
-    return bool(Distribution._validate_args)
-
-
-def _factor(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, role: str | None) -> Array:
-    # data whose support is fixed were checked on the host; NumPyro's mask would test every one at every step
-    checked = role == "observed" and info.support is not None and not frame.mask_all
-    with validation_enabled(not checked and validates()):
-        factor = d.log_prob(value)
-    expected = tuple(d.batch_shape)
-    if factor.shape != expected:
-        raise ModelError(
-            f"site {name!r}: the log density of {info.family} has shape {factor.shape}, not the batch shape "
-            f"{expected}:\n{at(info.source)}"
-        )
-    outside = frame.mask_all or (role == "observed" and info.support is None)
-    if outside:
-        # several families return a finite density outside of their support
-        factor = jnp.where(space.inside(d, value), factor, -jnp.inf)
-    if role == "observed" and frame.select is not None:
-        factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
-    return factor
 
 
 def factor(name: str, value: Array) -> None:

@@ -1,0 +1,110 @@
+"""How a site gets its value and its log factor in a run: handed in, drawn, transformed, or a placeholder."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions.distribution import Distribution, validation_enabled
+
+from . import space
+from .errors import ImproperPrior, ModelError, at
+from .sites import SiteInfo
+
+if TYPE_CHECKING:
+    from .trace import Frame
+
+Array = Any
+TWIN = "\0twin"  # under name + TWIN the graph hands in the value that other sites see
+MASK = "\0mask"  # under name + MASK a run is told which elements of a value that is handed in are known
+
+
+def site_of(name: str) -> str:
+    """The site to which something handed in belongs.
+
+    Example:
+        >>> site_of("y" + MASK)
+        'y'
+    """
+    return name.partition("\0")[0]
+
+
+def fold_name(key: Array, name: str) -> Array:
+    """The key of a site: by its name, so that other sites' randomness never moves it."""
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+
+
+def placeholder(d: Any, dtype: Any) -> Array:
+    """Zeros in place of a value of which only shape and dtype are used."""
+    return jax.lax.full(d.shape(), 0, dtype)  # only its shape and dtype are ever used
+
+
+def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
+    """The value of a site; of one that is partly known (``MASK``) and drawn, the unknown elements are drawn."""
+    if name in frame.given:
+        value = jnp.asarray(frame.given[name])
+        if value.shape != info.shape:
+            raise ModelError(_shape_message(info, value.shape))
+        # values keep an inexact dtype of their own, so that float32 runs of float64 data are explicit
+        value = value if value.dtype == info.dtype else value.astype(info.dtype)
+        known = frame.given.get(name + MASK)
+        if known is not None and frame.key is not None:
+            value = jnp.where(known, value, d.sample(fold_name(frame.key, name)).astype(info.dtype))
+    elif name in frame.free:
+        value, logdet = space.constrain(d.support, frame.free[name], info)
+        frame.put("logdet", name, logdet)
+    elif frame.key is not None:
+        if info.improper:
+            raise ImproperPrior(
+                f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n{at(info.source)}"
+                "\n  Give it a proper prior, or fix it with program.do or program.condition."
+            )
+        value = d.sample(fold_name(frame.key, name)).astype(info.dtype)
+    else:
+        value = placeholder(d, info.dtype)
+    frame.put("value", name, value)
+    if "free" in frame.keep and not info.discrete and info.role is None:
+        frame.put("free", name, space.unconstrain(d.support, value))
+    return value
+
+
+def _shape_message(info: SiteInfo, shape: tuple[int, ...]) -> str:
+    return (
+        f"site {info.name!r} has shape {info.full_shape}"
+        f"{_plate_text(info)}, but the value has shape {info.sizes + tuple(shape)}:\n{at(info.source)}\n"
+        "  Values are never broadcast. Reshape the data, or change the model."
+    )
+
+
+def _plate_text(info: SiteInfo) -> str:
+    names = [f"{name} ({size})" for name, size, _ in info.plates]
+    return f" (plates {', '.join(names)})" if names else ""
+
+
+def validates() -> bool:
+    """Whether NumPyro's distributions mask values outside of their support, as they do unless told otherwise."""
+    return bool(Distribution._validate_args)
+
+
+def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, role: str | None) -> Array:
+    """The log factor of a site, of its distribution's batch shape."""
+    # data whose support is fixed were checked on the host; NumPyro's mask would test every one at every step
+    checked = role == "observed" and info.support is not None and not frame.mask_all
+    with validation_enabled(not checked and validates()):
+        factor = d.log_prob(value)
+    expected = tuple(d.batch_shape)
+    if factor.shape != expected:
+        raise ModelError(
+            f"site {name!r}: the log density of {info.family} has shape {factor.shape}, not the batch shape "
+            f"{expected}:\n{at(info.source)}"
+        )
+    outside = frame.mask_all or (role == "observed" and info.support is None)
+    if outside:
+        # several families return a finite density outside of their support
+        factor = jnp.where(space.inside(d, value), factor, -jnp.inf)
+    if role == "observed" and frame.select is not None:
+        factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
+    return factor
