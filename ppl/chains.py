@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from . import _jax
 from .errors import ModelError, at, user_line
+from .labels import continued
 from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
 from .trace import Array, Frame, current, entered
 from .values import MASK, site_of
 
 
-def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None) -> Any:
+def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = None, *, coords: Any = None) -> Any:
     """Run a sub-model along a chain: ``carry_t = step(carry_{t-1}, x_t)`` for t = 1..T.
 
     Used as a decorator (``@ppl.markov("t", init=..., xs=...)``) it runs at once. Every site of the step gains a
@@ -32,9 +33,14 @@ def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = 
         step: ``step(carry, x) -> carry``; may sample.
         init: First carry, or a function without arguments that returns it and may sample.
         xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index).
+        coords: Labels of the steps; alone they also give their number.
 
     Returns:
         The carries stacked over time, shape (T, ...).
+
+    Raises:
+        ModelError: Inputs of different lengths, no inputs, a carry of another structure than ``init``, or labels
+            of another number than the steps.
 
     Example:
         >>> import ppl
@@ -49,22 +55,40 @@ def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = 
     """
     source = user_line()
     if step is None:
-        return lambda body: _run_markov(name, body, init, xs, source)
-    return _run_markov(name, step, init, xs, source)
+        return lambda body: _run_markov(name, body, init, xs, coords, source)
+    return _run_markov(name, step, init, xs, coords, source)
 
 
-def _run_markov(name: str, step: Callable, init: Any, xs: Any, source: str) -> Any:
-    frame = current("markov")
-    name = frame.scope + name
+def _steps(frame: Frame, name: str, xs: Any, coords: Any, source: str) -> tuple[Any, int]:
+    """The inputs of all steps, and how many there are; a forecast adds some to a number of steps."""
+    more = frame.horizon.get(name, 0)
+    if xs is None and coords is not None:
+        xs = len(coords)
     if is_size(xs):
-        size = static_size("markov", name, xs, source)
+        size = static_size("markov", name, xs, source) + more
         xs = jnp.arange(size, dtype=jnp.int32)
     elif xs is None:
         raise ModelError(f"markov {name!r} needs xs, its inputs or its number of steps:\n{at(source)}")
+    elif more:
+        raise ModelError(
+            f"the chain {name!r} has inputs xs, whose next {more} entries are not known:\n{at(source)}\n"
+            "  Instead of horizon=, give the program with the longer inputs: fit.predict(model(longer_xs))."
+        )
     else:
         xs = jax.tree_util.tree_map(jnp.asarray, xs)
         size = leading("markov", name, xs, source)
-    check_size(frame, name, size, None, source)
+        for index, leaf in enumerate(jax.tree_util.tree_leaves(xs)):
+            frame.put("inputs", f"{name}/{index}", leaf)
+    if coords is not None and more:
+        coords = continued(coords, more, f"the labels of the chain {name!r}", source)
+    check_size(frame, name, size, coords, source)
+    return xs, size
+
+
+def _run_markov(name: str, step: Callable, init: Any, xs: Any, coords: Any, source: str) -> Any:
+    frame = current("markov")
+    name = frame.scope + name
+    xs, size = _steps(frame, name, xs, coords, source)
     carry = init() if callable(init) else init
     carry = jax.tree_util.tree_map(_inexact, carry)
     inner = set(inner_names(frame, name))

@@ -81,6 +81,7 @@ class Program:
         fixed: Values of fixed sites.
         roles: ``"observed"`` or ``"done"`` for each of them.
         released: Sites that a called sub-program conditions but this program does not.
+        horizon: Steps by which chains are longer than the model says, by name.
     """
 
     model: Model
@@ -89,6 +90,7 @@ class Program:
     fixed: dict[str, Any] = None  # type: ignore[assignment]
     roles: dict[str, str] = None  # type: ignore[assignment]
     released: frozenset[str] = frozenset()
+    horizon: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Fill the empty defaults."""
@@ -129,7 +131,7 @@ class Program:
     def play(self, data: Any, **settings: Any) -> tuple[Any, Frame]:
         """Run once in a fresh frame with the given settings (see ``Frame``)."""
         defaults = {"given": {}, "free": {}, "roles": self.roles, "known": {}, "key": None, "released": self.released}
-        settings = {**defaults, **settings}
+        settings = {**defaults, "horizon": dict(self.horizon), **settings}
         frame = Frame(keep=frozenset(settings.pop("keep", ())), **settings)
         with entered(frame):
             result = self.execute(data)
@@ -143,7 +145,7 @@ class Program:
         except arguments.Unstable:
             reads = (object(),)
         x64 = bool(jax.config.jax_enable_x64)
-        return (*reads, arguments.shape_key(self.arguments.data), x64, self.released)
+        return (*reads, arguments.shape_key(self.arguments.data), x64, self.released, self.horizon)
 
     def learned(self) -> dict[str, SiteInfo]:
         """The sites, by one abstract run (cached by the program's identity)."""

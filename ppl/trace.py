@@ -42,6 +42,7 @@ class Frame:
         mask_all: Mask every factor by its support (else only where the support is traced).
         plates: Enclosing plates.
         scope: Prefix of site names.
+        horizon: Steps by which chains are longer than the model says, by name (forecasts).
         select: Predicate under which observed factors count, inside a branch.
         axes: Size and first line of every plate, shared by all levels of a run.
         coords: Labels of plates, likewise.
@@ -60,6 +61,7 @@ class Frame:
     released: frozenset[str] = frozenset()
     plates: tuple[tuple[str, int, str], ...] = ()
     scope: str = ""
+    horizon: Mapping[str, int] = field(default_factory=dict)
     select: Array | None = None
     branches: tuple[str, ...] = ()
     axes: dict[str, tuple[int, str]] = field(default_factory=dict)
