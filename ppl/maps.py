@@ -164,12 +164,22 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
         seen[:] = [nested]
         return result, nested.out
 
-    index = jnp.arange(size, dtype=jnp.int32)
-    result, out = jax.vmap(element)(index, arrays, given, free)
+    inputs = (jnp.arange(size, dtype=jnp.int32), arrays, given, free)
+    window = frame.windows.get(name)
+    if window is not None:
+        inputs = jax.tree_util.tree_map(lambda x: jax.lax.dynamic_slice_in_dim(x, *window), inputs)
+    result, out = jax.vmap(element)(*inputs)
     nested = seen[0]
     nested.out = out
     frame.merge(nested)
-    return result
+    return result if window is None else Unread()
+
+
+class Unread:
+    """What a plate returns of which only a part was run: nothing can be computed from it."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("only a part of the plate was run")
 
 
 def _takes_index(body: Callable) -> bool:

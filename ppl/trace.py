@@ -43,6 +43,7 @@ class Frame:
         plates: Enclosing plates.
         scope: Prefix of site names.
         horizon: Steps by which chains are longer than the model says, by name (forecasts).
+        windows: Start and number of the elements of a plate that are run, where not all are (large predictions).
         select: Predicate under which observed factors count, inside a branch.
         axes: Size and first line of every plate, shared by all levels of a run.
         coords: Labels of plates, likewise.
@@ -62,6 +63,7 @@ class Frame:
     plates: tuple[tuple[str, int, str], ...] = ()
     scope: str = ""
     horizon: Mapping[str, int] = field(default_factory=dict)
+    windows: Mapping[str, tuple[Array, int]] = field(default_factory=dict)
     select: Array | None = None
     branches: tuple[str, ...] = ()
     axes: dict[str, tuple[int, str]] = field(default_factory=dict)
