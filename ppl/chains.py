@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from . import _jax
 from .errors import ModelError, at, user_line
-from .labels import continued
+from .following import continued
 from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
 from .trace import Array, Frame, current, entered
 from .values import MASK, site_of
