@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import arguments
-from .errors import MissingSite, ModelError, at, explained, suggest, user_line
+from .errors import MissingSite, at, explained, suggest, user_line
 from .sites import Learned, Site, SiteInfo, in_order
 from .trace import Frame, entered
 
@@ -42,7 +42,7 @@ class Model:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Program:
         """Bind the model to its data and settings; nothing runs yet."""
-        names = arguments.argument_names(self.function, args, kwargs)
+        args, kwargs, names = arguments.bound(self.function, args, kwargs)
         return Program(self, arguments.split_arguments(args, kwargs, self.__name__), names)
 
     def __repr__(self) -> str:
@@ -295,25 +295,6 @@ class Program:
             cache[identity] = jax.jit(build())
         return cache[identity]
 
-    def _values(self, values: Mapping[str, Any], need_all: bool) -> dict[str, Any]:
-        from .check import check_shape
-
-        learned = self.learned()
-        unknown = [name for name in values if name not in learned or learned[name].kind == "factor"]
-        if unknown:
-            raise MissingSite(f"{unknown[0]!r} is not a site of the model.{suggest(unknown[0], learned)}")
-        values = {
-            name: check_shape(learned[name], value)
-            for name, value in values.items()
-            if learned[name].kind == "sample"
-        }
-        values = {**self.fixed, **values}
-        missing = [n for n in learned if self.role(n) in ("latent", "observed") and n not in values]
-        missing = [n for n in missing if learned[n].role is None]
-        if need_all and missing:
-            raise ModelError(f"a value is needed for each site; missing: {', '.join(missing)}")
-        return values
-
     def factors(self, values: Mapping[str, Any]) -> dict[str, Array]:
         """Log factors of all sites at given values, in constrained space, without any Jacobian.
 
@@ -323,17 +304,9 @@ class Program:
         Returns:
             For each site its log factor, of the shape of its plates and the distribution's batch.
         """
+        from .running import factors
 
-        def build() -> Callable:
-            def run(data: list[Any], given: dict[str, Any]) -> dict[str, Array]:
-                settings = {"given": given, "known": self.learned(), "keep": ("factor",), "mask_all": True}
-                return self.play(data, **settings)[1].out.get("factor", {})
-
-            return run
-
-        given = self._values(values, True)
-        traced = self._compiled(f"factors {sorted(given)}", build)
-        return in_order(self.learned(), traced(list(self.arguments.data), given))
+        return factors(self, values)
 
     def log_prob(self, values: Mapping[str, Any]) -> Array:
         """Joint log density at given values: the sum of ``factors``."""
@@ -342,7 +315,9 @@ class Program:
 
     def run(self, values: Mapping[str, Any] | None = None, seed: Any = 0) -> Any:
         """Return value of the model's function, at given values and with the other sites simulated."""
-        return self._simulation("result", values or {}, seed)
+        from .running import simulation
+
+        return simulation(self, "result", values or {}, seed)
 
     def simulate(self, key: Array, values: Mapping[str, Any]) -> dict[str, Array]:
         """Simulate, with some sites clamped; a pure function for use under jit and vmap.
@@ -357,23 +332,9 @@ class Program:
         Raises:
             ImproperPrior: A site that is to be drawn has an improper prior.
         """
-        given = {**self.fixed, **values}
-        settings = {"given": given, "known": self.learned(), "key": key, "keep": ("value",)}
-        return in_order(self.learned(), self.play(self.arguments.data, **settings)[1].out.get("value", {}))
+        from .running import simulate
 
-    def _simulation(self, what: str, values: Mapping[str, Any], seed: Any) -> Any:
-        def build() -> Callable:
-            def run(key: Array, data: list[Any], given: dict[str, Any]) -> Any:
-                settings = {"given": given, "known": self.learned(), "key": key, "keep": ("value",)}
-                result, frame = self.play(data, **settings)
-                return result if what == "result" else frame.out.get("value", {})
-
-            return run
-
-        given = self._values(values, False)
-        traced = self._compiled(f"{what} {sorted(given)}", build)
-        key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
-        return traced(key, list(self.arguments.data), given)
+        return simulate(self, key, values)
 
     def sample(self, seed: Any = 0) -> dict[str, Array]:
         """Simulate the program: one draw of every site and record.
@@ -392,6 +353,7 @@ class Program:
             ImproperPrior: A prior cannot be sampled.
         """
         from .check import check_simulable
+        from .running import simulation
 
         check_simulable(self)
-        return in_order(self.learned(), self._simulation("values", {}, seed))
+        return in_order(self.learned(), simulation(self, "values", {}, seed))
