@@ -2,8 +2,8 @@
 
 A jaxpr is a straight-line program. Three read-only passes serve the language: which inputs an output depends on
 (recursing into scan, to a fixpoint over the carry, and into cond and while), a structural key by which two traced
-programs are the same, and the work of one evaluation. Rewrites only drop, inline or divide equations; JAX itself
-runs the result.
+programs are the same, and which functions a program calls on the host. Rewrites only drop, inline or divide
+(``costs``) equations; JAX itself runs the result.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Code:
         return jex.jaxpr_as_fun(jex.ClosedJaxpr(self.jaxpr, ()))(*self.consts, *args)
 
 
-def _literal(atom: Any) -> bool:
+def is_literal(atom: Any) -> bool:
+    """Whether an operand is a constant in the text of the program."""
     return isinstance(atom, jex.Literal)
 
 
-def _rebuild(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Jaxpr:
+def rebuild(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Jaxpr:
+    """The jaxpr with other equations, inputs and outputs."""
     info = jex.DebugInfo("ppl", "model", ("",) * len(invars), ("",) * len(outvars))
     return jex.Jaxpr((), tuple(invars), tuple(outvars), tuple(eqns), jaxpr.effects, info)
 
@@ -60,7 +62,7 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     try:
         invars = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
-        code = Code(_rebuild(closed.jaxpr, invars, closed.jaxpr.outvars, closed.jaxpr.eqns), tuple(closed.consts))
+        code = Code(rebuild(closed.jaxpr, invars, closed.jaxpr.outvars, closed.jaxpr.eqns), tuple(closed.consts))
         return inline(code), shape
     except (AttributeError, AssertionError, KeyError, TypeError, ValueError):
         count = len(jax.tree_util.tree_leaves(shape))
@@ -90,7 +92,7 @@ class Opaque:
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
 
 
-def _subjaxpr(eqn: Any) -> Any:
+def subjaxpr(eqn: Any) -> Any:
     """The closed jaxpr of a call equation, or None."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = eqn.params.get(name)
@@ -106,10 +108,10 @@ def inline(code: Code) -> Code:
 
     def walk(jaxpr: Jaxpr, env: dict[Any, Any], top: bool) -> None:
         def read(atom: Any) -> Any:
-            return atom if _literal(atom) else env.get(atom, atom)
+            return atom if is_literal(atom) else env.get(atom, atom)
 
         for eqn in jaxpr.eqns:
-            inner = _subjaxpr(eqn) if eqn.primitive.name in _CALLS else None
+            inner = subjaxpr(eqn) if eqn.primitive.name in _CALLS else None
             inputs = [read(v) for v in eqn.invars]
             if inner is not None:
                 scope = dict(zip(inner.jaxpr.invars, inputs, strict=True))
@@ -117,7 +119,7 @@ def inline(code: Code) -> Code:
                     scope[var] = constants.setdefault(id(value), (jex.Var(var.aval), value))[0]
                 walk(inner.jaxpr, scope, False)
                 for var, atom in zip(eqn.outvars, inner.jaxpr.outvars, strict=True):
-                    env[var] = atom if _literal(atom) else scope.get(atom, atom)
+                    env[var] = atom if is_literal(atom) else scope.get(atom, atom)
                 continue
             if not top:
                 fresh = [v if isinstance(v, jex.DropVar) else jex.Var(v.aval) for v in eqn.outvars]
@@ -129,10 +131,10 @@ def inline(code: Code) -> Code:
 
     env: dict[Any, Any] = {}
     walk(code.jaxpr, env, True)
-    outvars = [v if _literal(v) else env.get(v, v) for v in code.jaxpr.outvars]
+    outvars = [v if is_literal(v) else env.get(v, v) for v in code.jaxpr.outvars]
     extra = list(constants.values())
     invars = [var for var, _ in extra] + list(code.jaxpr.invars)
-    return Code(_rebuild(code.jaxpr, invars, outvars, eqns), tuple(value for _, value in extra) + code.consts)
+    return Code(rebuild(code.jaxpr, invars, outvars, eqns), tuple(value for _, value in extra) + code.consts)
 
 
 def select(code: Any, outputs: Sequence[int]) -> Any:
@@ -140,13 +142,13 @@ def select(code: Any, outputs: Sequence[int]) -> Any:
     if isinstance(code, Opaque):
         return Opaque(code.function, code.treedef, tuple(code.outputs[i] for i in outputs))
     outvars = [code.jaxpr.outvars[i] for i in outputs]
-    needed = {v for v in outvars if not _literal(v)}
+    needed = {v for v in outvars if not is_literal(v)}
     kept = []
     for eqn in reversed(code.jaxpr.eqns):
         if eqn.effects or any(v in needed for v in eqn.outvars):
             kept.append(eqn)
-            needed.update(v for v in eqn.invars if not _literal(v))
-    return Code(_rebuild(code.jaxpr, code.jaxpr.invars, outvars, kept[::-1]), code.consts)
+            needed.update(v for v in eqn.invars if not is_literal(v))
+    return Code(rebuild(code.jaxpr, code.jaxpr.invars, outvars, kept[::-1]), code.consts)
 
 
 # ---------------------------------------------------------------------------------------------- dependence
@@ -186,7 +188,7 @@ def _flow_eqn(eqn: Any, masks: list[int]) -> list[int]:
     if name == "cond":
         outs = [_flow(b.jaxpr, masks[1:]) for b in params["branches"]]
         return [functools.reduce(int.__or__, column, masks[0]) for column in zip(*outs, strict=True)]
-    inner = _subjaxpr(eqn)
+    inner = subjaxpr(eqn)
     if inner is not None and len(inner.jaxpr.invars) == len(masks) and len(inner.jaxpr.outvars) == len(eqn.outvars):
         return _flow(inner.jaxpr, masks)
     return [functools.reduce(int.__or__, masks, 0)] * len(eqn.outvars)
@@ -195,9 +197,9 @@ def _flow_eqn(eqn: Any, masks: list[int]) -> list[int]:
 def _flow(jaxpr: Jaxpr, masks: Sequence[int]) -> list[int]:
     env: dict[Any, int] = dict(zip(jaxpr.invars, masks, strict=True))
     for eqn in jaxpr.eqns:
-        inputs = [0 if _literal(v) else env.get(v, 0) for v in eqn.invars]
+        inputs = [0 if is_literal(v) else env.get(v, 0) for v in eqn.invars]
         env.update(zip(eqn.outvars, _flow_eqn(eqn, inputs), strict=True))
-    return [0 if _literal(v) else env.get(v, 0) for v in jaxpr.outvars]
+    return [0 if is_literal(v) else env.get(v, 0) for v in jaxpr.outvars]
 
 
 def dependence(code: Any, inputs: int) -> list[set[int]]:
@@ -207,6 +209,25 @@ def dependence(code: Any, inputs: int) -> list[set[int]]:
     constants = len(code.jaxpr.invars) - inputs
     masks = [0] * constants + [1 << i for i in range(inputs)]
     return [{i for i in range(inputs) if mask >> i & 1} for mask in _flow(code.jaxpr, masks)]
+
+
+def host_functions(code: Any) -> list[Any]:
+    """The functions that a program calls on the host, in order, with repetitions; those of gradients left out."""
+    found: list[Any] = []
+
+    def walk(jaxpr: Jaxpr) -> None:
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "pure_callback":
+                found.append(getattr(eqn.params["callback"], "callback_func", None))
+            for value in eqn.params.values():
+                for inner in value if isinstance(value, (tuple, list)) else (value,):
+                    inner = getattr(inner, "jaxpr", inner)
+                    if isinstance(inner, jex.Jaxpr):
+                        walk(inner)
+
+    if isinstance(code, Code):
+        walk(code.jaxpr)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- structural key
@@ -247,6 +268,8 @@ def _param_key(x: Any) -> Hashable:
         return tuple(sorted((str(k), _param_key(v)) for k, v in x.items()))
     if isinstance(x, functools.partial):
         return _param_key(("partial", x.func, x.args, x.keywords))
+    if hasattr(x, "callback_func"):  # JAX's wrapper of a function on the host is made anew by every trace
+        return ("host", _param_key(x.callback_func), x.in_tree)
     if hasattr(x, "f") and hasattr(x, "transforms"):  # JAX's wrapped functions: the function inside decides
         return ("wrapped", _param_key(x.f), tuple(_param_key(t) for pair in x.transforms for t in pair))
     if callable(x) and not isinstance(x, type):
@@ -269,7 +292,7 @@ def _jaxpr_key(jaxpr: Jaxpr) -> Hashable:
     number: dict[Any, int] = {}
 
     def ref(atom: Any) -> Hashable:
-        if _literal(atom):
+        if is_literal(atom):
             return ("literal", _array_key(atom.val), _aval_key(atom.aval))
         return number.setdefault(atom, len(number))
 
@@ -295,106 +318,3 @@ def key(code: Any) -> Hashable:
     if isinstance(code, Opaque):
         return _Same(code)
     return (_jaxpr_key(code.jaxpr), tuple(_array_key(c) for c in code.consts))
-
-
-# ---------------------------------------------------------------------------------------------- cost and division
-
-_DEAR = frozenset(
-    "exp exp2 log log2 log1p expm1 sin cos tan tanh logistic erf erfc erf_inv lgamma digamma pow sqrt rsqrt div atan2 "
-    "asin acos atan igamma igammac bessel_i0e bessel_i1e polygamma regularized_incomplete_beta cbrt".split()
-)
-_SPECIAL = frozenset("lgamma digamma polygamma igamma igammac regularized_incomplete_beta erf_inv".split())
-_HEAVY = ("dot_general", "cholesky", "triangular_solve", "scan", "while", "eigh", "svd", "qr", "lu", "fft", "sort")
-
-
-def _size(aval: Any) -> int:
-    return int(np.prod(getattr(aval, "shape", ()), dtype=np.int64))
-
-
-def _eqn_work(eqn: Any) -> int:
-    name = eqn.primitive.name
-    if name == "scan":
-        return eqn.params["length"] * sum(_eqn_work(e) for e in eqn.params["jaxpr"].jaxpr.eqns)
-    if name == "cond":
-        return max(sum(_eqn_work(e) for e in b.jaxpr.eqns) for b in eqn.params["branches"])
-    if name == "while":
-        return sum(_eqn_work(e) for e in eqn.params["body_jaxpr"].jaxpr.eqns)
-    size = max((_size(v.aval) for v in eqn.outvars), default=1)
-    if name == "dot_general":
-        (contract, _), _ = eqn.params["dimension_numbers"]
-        return size * int(np.prod([eqn.invars[0].aval.shape[i] for i in contract], dtype=np.int64))
-    if name in ("cholesky", "triangular_solve", "eigh", "svd", "qr", "lu"):
-        return size * int(eqn.invars[0].aval.shape[-1]) // 3 + 1
-    inner = _subjaxpr(eqn)
-    return sum(_eqn_work(e) for e in inner.jaxpr.eqns) if inner is not None else size
-
-
-def price(code: Code) -> int:
-    """Arithmetic operations of one evaluation, roughly: a logarithm counts for ten, special functions for fifty."""
-    return sum(_eqn_work(e) * (1 if _cheap(e) else 50 if e.primitive.name in _SPECIAL else 10) for e in code.jaxpr.eqns)
-
-
-def work(code: Any) -> int:
-    """Number of array elements that one evaluation computes, loops counted in full; 0 where unknown."""
-    return 0 if isinstance(code, Opaque) else int(sum(_eqn_work(e) for e in code.jaxpr.eqns))
-
-
-def _cheap(eqn: Any) -> bool:
-    return eqn.primitive.name not in (*_DEAR, *_HEAVY) and _subjaxpr(eqn) is None
-
-
-def divide(code: Code, known: int) -> tuple[Code, Code, list[int], int]:
-    """Split a program into what needs only its first ``known`` arguments and the rest.
-
-    No intermediate result is handed over that is eight times larger than what it was computed from, unless
-    computing it again costs more than reading it.
-
-    Returns:
-        ``(before, after, used, saved)``: ``before`` maps the known arguments to residuals; ``after`` maps
-        ``(residuals, known arguments listed in used, others)`` to the outputs; ``saved`` is what runs once, priced.
-    """
-    jaxpr, constants = code.jaxpr, len(code.consts)
-    first, rest = jaxpr.invars[: constants + known], jaxpr.invars[constants + known :]
-    early = set(first)
-    producer: dict[Any, Any] = {}
-    late = []
-    for eqn in jaxpr.eqns:
-        if not eqn.effects and all(_literal(v) or v in early for v in eqn.invars):
-            early.update(eqn.outvars)
-            producer.update(dict.fromkeys(eqn.outvars, eqn))
-        else:
-            late.append(eqn)
-    residual: dict[Any, None] = {}
-    again: dict[int, Any] = {}
-
-    def need(var: Any) -> None:
-        if _literal(var) or var not in early:
-            return
-        eqn = producer.get(var)
-        if eqn is None:
-            residual.setdefault(var)
-            return
-        read = sum(_size(v.aval) for v in eqn.invars if not _literal(v))
-        if _cheap(eqn) and _size(var.aval) > 8 * read:
-            if id(eqn) not in again:
-                again[id(eqn)] = eqn
-                for v in eqn.invars:
-                    need(v)
-        else:
-            residual.setdefault(var)
-
-    for v in (*(v for eqn in late for v in eqn.invars), *jaxpr.outvars):
-        need(v)
-    heads = [v for v in residual if v not in producer]
-    kept = [v for v in residual if v in producer]
-    order = {id(e): i for i, e in enumerate(jaxpr.eqns)}
-    after_eqns = sorted([*again.values(), *late], key=lambda e: order[id(e)])
-    before = select(Code(_rebuild(jaxpr, first, kept, jaxpr.eqns), code.consts), range(len(kept)))
-    constant_heads = [v for v in heads if first.index(v) < constants]
-    data_heads = [v for v in heads if first.index(v) >= constants]
-    after = Code(
-        _rebuild(jaxpr, [*constant_heads, *kept, *data_heads, *rest], jaxpr.outvars, after_eqns),
-        tuple(code.consts[first.index(v)] for v in constant_heads),
-    )
-    used = [first.index(v) - constants for v in data_heads]
-    return before, after, used, price(before)

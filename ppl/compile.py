@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _jax, arguments, space
+from . import _jax, arguments, costs, space
 from .density import Density, Labels
 from .errors import ModelError, at
 from .passes.hoist import Hoisted, hoist
@@ -88,7 +88,7 @@ class Compiled:
     @cached_property
     def work(self) -> int:
         """Array elements computed by one evaluation of the log density."""
-        return _jax.work(self.hoisted.after)
+        return costs.work(self.hoisted.after)
 
     @cached_property
     def reads(self) -> list[set[str]]:

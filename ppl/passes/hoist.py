@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from .. import _jax
+from .. import _jax, costs
 
 WORTH = 5_000  # operations; below, running the equations every time is cheaper than one more compilation
 
@@ -47,7 +47,7 @@ def hoist(code: Any, inputs: int, worth: int = WORTH) -> Hoisted:
     if not isinstance(code, _jax.Code):
         return whole
     try:
-        before, after, used, saved = _jax.divide(code, inputs)
+        before, after, used, saved = costs.divide(code, inputs)
     except (AttributeError, AssertionError, KeyError, TypeError, ValueError):
         return whole  # an unfamiliar JAX: slower, never wrong
     if saved < worth:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl import _jax
+from ppl import _jax, costs
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -74,7 +74,7 @@ def test_work_counts_the_steps_of_a_loop():
         return jax.lax.scan(lambda c, xi: (c + xi, c), 0.0, x)[1]
 
     def counted(n):
-        return _jax.work(_jax.trace(walk, np.zeros(n))[0])
+        return costs.work(_jax.trace(walk, np.zeros(n))[0])
 
     assert 0 < counted(100) == 10 * counted(10)
 
@@ -100,7 +100,7 @@ def test_equal_programs_have_equal_keys_and_others_have_not():
 def test_a_program_is_divided():
     # known: a and x; left: what reads b
     code, _ = _jax.trace(lambda a, x, b: program(a, b, x), 1.5, ARGUMENTS[2], 0.5)
-    before, after, used, saved = _jax.divide(code, 2)
+    before, after, used, saved = costs.divide(code, 2)
     assert saved > 0
     assert "custom_vjp_call" in {eqn.primitive.name for eqn in before.jaxpr.eqns}
     assert "custom_vjp_call" not in {eqn.primitive.name for eqn in after.jaxpr.eqns}
