@@ -18,6 +18,7 @@ from ._cache import enable_compilation_cache
 from .arguments import index
 from .chains import markov
 from .check import check, check_parameters
+from .columns import allow_nan
 from .compile import compile
 from .density import Density
 from .errors import ImproperPrior, MissingSite, ModelError, ParameterError
@@ -40,6 +41,7 @@ __all__ = [
     "ParameterError",
     "Program",
     "Site",
+    "allow_nan",
     "branch",
     "call",
     "check",

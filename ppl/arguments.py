@@ -20,12 +20,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import frames
+from .coding import index
+from .columns import Allowed, as_columns
 from .errors import ModelError, at, user_line
+
+__all__ = ["Arguments", "Unstable", "abstract", "as_array", "bound", "fingerprint", "index"]
 
 
 def _numbers(x: Any) -> bool:
-    """Whether ``x`` is a (nested) list of plain numbers, which users mean as an array."""
-    return isinstance(x, list) and bool(x) and all(isinstance(v, (int, float, np.number)) or _numbers(v) for v in x)
+    """Whether ``x`` is a (nested) list of plain numbers (None: no value), which users mean as an array."""
+    return isinstance(x, list) and any(v is not None for v in x) and all(v is None or _number(v) for v in x)
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, (int, float, np.number)) or _numbers(x)
 
 
 def _table(x: Any) -> bool:
@@ -39,23 +48,88 @@ def as_array(x: Any, what: str) -> Any:
         return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise ModelError(f"{what} has masked entries; leave them out or fill them first:\n{at(user_line())}")
+    if frames.is_table(x):
+        return _of_table(x, what)
     try:
         x = np.asarray(x)
     except ValueError:
         raise ModelError(f"{what} is a list of rows of different lengths, not an array:\n{at(user_line())}") from None
     if x.dtype == object:
-        try:
-            x = x.astype(float)
-        except (TypeError, ValueError):
-            pass
+        found = frames.of_array(x.ravel(), what)
+        x = found.values.reshape(x.shape) if found.kind == "number" else x
     if x.dtype.kind not in "biuf":
         example = f", such as {x.ravel()[0]!r}" if x.size else ""
         raise ModelError(
             f"{what} holds {x.dtype} values{example}; a model computes with numbers:\n{at(user_line())}\n"
-            "  Turn labels into codes with   codes, labels = ppl.index(values)."
+            "  Turn labels into codes with   codes, labels = ppl.index(values); labels that a model only needs by name "
+            "(coords=) are passed as a tuple."
         )
-    return x
+    return frames.narrow(x, what)
 
+
+def _of_table(x: Any, what: str) -> np.ndarray:
+    """A column, or all columns of a frame side by side."""
+    if frames.is_frame(x):
+        found = {f"column {name!r} of {what}": c for name, c in frames.read(x, what).items()}
+    else:
+        found = {what: frames.column(x, what)}
+    for called, c in found.items():
+        if reason := frames.complaint(c, called):
+            raise ModelError(f"{reason}\n{at(user_line())}")
+    arrays = [frames.narrow(c.values, called) for called, c in found.items()]
+    return np.stack(arrays, axis=1) if frames.is_frame(x) else arrays[0]
+
+
+def prepared(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The call with frames as named columns and columns as arrays, every NaN found that was not asked for."""
+    names = list(inspect.signature(function).parameters)
+
+    def leaf(path: Any, x: Any) -> Any:
+        allowed = isinstance(x, Allowed)
+        x = x.value if allowed else x
+        tables = (frames.is_table(x), isinstance(x, np.ma.MaskedArray))
+        if not (any(tables) or isinstance(x, (np.ndarray, jax.Array, float)) or _numbers(x) or _table(x)):
+            return x
+        what = _called(path, names, function)
+        if frames.is_frame(x):
+            return as_columns(x, what, allowed)
+        if tables[0] and not allowed and (reason := frames.gap(column := frames.column(x, what), what)):
+            if not frames.complaint(column, what):
+                raise ModelError(f"{reason}\n{at(user_line())}")
+        if isinstance(x, float):
+            _refuse_nan(np.asarray(x), what, allowed)
+            return x
+        array = as_array(x, what)
+        if not isinstance(array, jax.core.Tracer):
+            _refuse_nan(array, what, allowed)
+        return array
+
+    def stop(x: Any) -> bool:
+        return isinstance(x, Allowed) or _numbers(x) or _table(x) or frames.is_table(x)
+
+    return jax.tree_util.tree_map_with_path(leaf, (args, kwargs), is_leaf=stop)
+
+
+def _called(path: Any, names: list[str], function: Callable) -> str:
+    """An argument in words: ``argument 'x' of model 'f'``, with the way into a pytree."""
+    first = path[1].key if path[0].idx else path[1].idx
+    shown = names[min(first, len(names) - 1)] if isinstance(first, int) and names else first
+    inner = jax.tree_util.keystr(path[2:])
+    return f"argument {shown!r}{inner} of model {getattr(function, '__name__', 'model')!r}"
+
+
+def _refuse_nan(x: Any, what: str, allowed: bool) -> None:
+    if allowed or not jax.numpy.issubdtype(x.dtype, np.floating) or not x.size:
+        return
+    bad = np.isnan(np.asarray(x))  # on a CPU without a copy
+    if not bad.any():
+        return
+    place = np.unravel_index(int(np.argmax(bad)), bad.shape)
+    where = f" at [{', '.join(str(int(i)) for i in place)}]" if place else ""
+    raise ModelError(
+        f"{what} is NaN{where} ({int(bad.sum())} of {bad.size} values are):\n{at(user_line())}\n"
+        "  Leave these rows out or fill them in; a model that knows what to do with NaN takes ppl.allow_nan(values)."
+    )
 
 @dataclass(frozen=True)
 class Arguments:
@@ -92,13 +166,16 @@ def split_arguments(args: tuple, kwargs: dict, name: str) -> Arguments:
     where: list[int] = []
     static: list[Any] = []
     for leaf in leaves:
-        if isinstance(leaf, (bool, int, str, np.bool_, np.integer, type(None))) or not _is_data(leaf):
+        if isinstance(leaf, _SETTINGS) or not _is_data(leaf):
             where.append(-1)
             static.append(leaf.item() if isinstance(leaf, (np.bool_, np.integer)) else leaf)
         else:
             where.append(len(data))
             data.append(as_array(leaf, f"an argument of model {name!r}"))
     return Arguments(tuple(data), treedef, tuple(where), tuple(static))
+
+
+_SETTINGS = (bool, int, str, bytes, np.bool_, np.integer, np.datetime64, np.timedelta64, np.character, type(None))
 
 
 def _is_data(leaf: Any) -> bool:
@@ -244,32 +321,17 @@ def _attributes(x: Any, seen: dict[Any, Any], names: frozenset[str]) -> Hashable
     return tuple(parts)
 
 
-def argument_names(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The call's arguments by parameter name, defaults included."""
+def bound(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict, dict[str, Any]]:
+    """The call with its tables as arrays, and its arguments by parameter name, defaults included."""
+    signature = inspect.signature(function)
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ModelError(f"model {function.__name__!r}: {error}\n{at(user_line())}") from None
-    bound.apply_defaults()
-    return dict(bound.arguments)
-
-
-def index(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Integer codes of labels, and the sorted labels themselves.
-
-    Args:
-        values: Labels (strings, numbers), one per row.
-
-    Returns:
-        ``(codes, labels)`` with ``labels[codes] == values``.
-
-    Example:
-        >>> codes, labels = index(["b", "a", "b"])
-        >>> codes.tolist(), labels.tolist()
-        ([1, 0, 1], ['a', 'b'])
-    """
-    labels, codes = np.unique(np.asarray(values), return_inverse=True)
-    return codes.astype(np.int32).reshape(np.shape(values)), labels
+    args, kwargs = prepared(function, args, kwargs)
+    filled = signature.bind(*args, **kwargs)
+    filled.apply_defaults()
+    return args, kwargs, dict(filled.arguments)
 
 
 def abstract(x: Any) -> jax.ShapeDtypeStruct:
