@@ -111,7 +111,7 @@ def may_import(importer: str, target: str) -> bool:
     if within(importer, "ppl.exact"):
         return within(target, "ppl.exact")
     if within(importer, *KERNELS):
-        protocols = (f"ppl.inference.{name}" for name in ("core", "compiling", "diagnostics"))
+        protocols = (f"ppl.inference.{name}" for name in ("core", "compiling", "devices", "diagnostics"))
         return within(target, "ppl.exact", *protocols, *KERNELS)
     if within(importer, "ppl.inference"):
         return language(target) or within(target, "ppl.inference")

@@ -15,7 +15,6 @@ Reference: Carpenter et al., "Stan: a probabilistic programming language" (2017)
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 from ..adapt.metric import Variance, Window, merge, windows
 from ..adapt.step_size import StepSize, reasonable
 from ..core import Block, Draws, as_density, host_rng
+from ..devices import current, threads
 from . import lanes
 from .start import StartError
 
@@ -100,12 +100,12 @@ class Chains:
     def plan(self, target: Any) -> list[str]:
         """Say what will be done and why."""
         width, names = self._width(), [type(a).__name__ for a in self._adapters()]
-        count = math.ceil(self.chains / width)
+        count = self.lane_count(target)
         metric = "dense" if getattr(self.kernel, "dense", False) else "diagonal"
-        backend = jax.default_backend()
+        backend = current().platform
         lines = [
             f"{type(self.kernel).__name__}: {self.chains} chains x ({self.warmup} warm-up + {self.draws} draws)",
-            f"{count} lanes of {width}, {min(count, _threads())} at once on {backend}: "
+            f"{count} lanes of {width}, {current().workers(count, _threads())} at once on {backend}: "
             + ("lockstep gains nothing where one chain fills a core" if width == 1 else "lockstep fills a wide device"),
         ]
         pooled = any(a.pooled for a in self._adapters())
@@ -118,6 +118,10 @@ class Chains:
         else:
             lines.append("each chain adapts alone: its draws depend on the seed and its number only")
         return lines
+
+    def lane_count(self, target: Any) -> int:
+        """Number of lanes, each of which runs on one device."""
+        return math.ceil(self.chains / self._width())
 
     def start(self, seed: int, target: Any, init: Array | None = None) -> Carry:
         """Find a finite starting point for each chain, and first tuning.
@@ -193,7 +197,7 @@ class Chains:
     def _width(self) -> int:
         if self.lane is not None:
             return self.lane
-        return 1 if jax.default_backend() == "cpu" else self.chains
+        return 1 if current().platform == "cpu" else self.chains
 
     def _window(self, iteration: int) -> Window:
         for window in windows(self.warmup):
@@ -263,7 +267,7 @@ class Chains:
 
 
 def _threads() -> int:
-    return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
+    return threads(current().platform)
 
 
 def _spread(leaf: Array, chains: int, dtype: np.dtype) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Compiled programs over lanes of chains: a block of iterations, and single evaluations.
 
 A lane is a fixed number of chains in lockstep; a short one is padded with copies of its first chain, whose
-results are dropped. All arrays have a leading chain axis outside these functions.
+results are dropped. Lanes run where the placement in force says (``inference.devices``). All arrays have a leading
+chain axis outside these functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import devices
 from ..core import host_rng
 from . import compact
 
@@ -108,28 +109,23 @@ def rows_of(chains: int, width: int) -> list[np.ndarray]:
 
 
 def by_lane(function: Callable[..., Any], chains: int, width: int, threads: int, *trees: Any) -> Any:
-    """Apply a function of lane-shaped pytrees to all lanes, and join the results along the chain axis."""
+    """Apply a function of a lane's number and pytrees to all lanes, and join the results along the chain axis."""
     lanes = rows_of(chains, width)
-    x64 = jax.config.jax_enable_x64
 
-    def work(rows: np.ndarray) -> Any:
-        with jax.enable_x64(x64):  # the setting belongs to the thread
-            out = function(rows, *jax.tree.map(lambda x: np.asarray(x)[rows], trees))
-            return jax.tree.map(np.asarray, out)
+    def work(lane: int) -> Any:
+        return function(lane, *jax.tree.map(lambda x: np.asarray(x)[lanes[lane]], trees))
 
-    if threads > 1 and len(lanes) > 1:
-        with ThreadPoolExecutor(min(threads, len(lanes))) as pool:
-            parts = list(pool.map(work, lanes))
-    else:
-        parts = [work(rows) for rows in lanes]
+    parts = devices.current().map(work, len(lanes), threads, witness=trees)
     return jax.tree.map(lambda *x: np.concatenate(x)[:chains], *parts)
 
 
 def trial(kernel: Any, noise: Array, state: Any, target: Any, width: int) -> tuple[Any, np.ndarray]:
     """Try one leapfrog step in every chain: new states and log Metropolis ratios."""
+    copies = _copies(target, len(noise), width)
 
-    def lane(rows: np.ndarray, kernel: Any, noise: Array, state: Any) -> Any:
-        return trial_lane(kernel, noise.astype(state.position.dtype), state, target)
+    def lane(j: int, kernel: Any, noise: Array, state: Any) -> Any:
+        noise = devices.current().put(noise.astype(state.position.dtype), j)
+        return trial_lane(kernel, noise, state, copies[j])
 
     return by_lane(lane, len(noise), width, 1, kernel, noise, state)
 
@@ -148,13 +144,20 @@ def evaluate(kernel: Any, positions: np.ndarray, target: Any, width: int) -> tup
         state, _ = trial(still, zero, State(positions, zero[:, 0], zero), target, width)
         state = replace(state, position=positions)
     else:
-        lane = lambda rows, kernel, z: init_lane(kernel, z, target)  # noqa: E731
+        copies, here = _copies(target, len(positions), width), devices.current()
+        lane = lambda j, kernel, z: init_lane(kernel, here.put(z, j), copies[j])  # noqa: E731
         state = by_lane(lane, len(positions), width, 1, kernel, positions)
     good = np.ones(len(positions), bool)
     for leaf in jax.tree.leaves(state):
         if leaf.dtype.kind == "f":
             good &= np.isfinite(leaf.reshape(len(leaf), -1)).all(1)
     return state, good
+
+
+def _copies(target: Any, chains: int, width: int) -> dict[int, Any]:
+    """The density's data where each lane of this process runs."""
+    here = devices.current()
+    return {lane: here.copy(target, lane) for lane in here.mine(len(rows_of(chains, width)))}
 
 
 def chain_keys(seed: int, chains: int) -> np.ndarray:
@@ -178,17 +181,24 @@ def prepare(adapters: Any, carry: Any, target: Any, width: int, capacity: int) -
     spec = {name: [str(s.dtype), *s.shape[1:]] for name, s in shapes.items()}
     span = np.zeros(4, np.int32)  # no iterations: only compile, before threads would do it twice
     buffers = _buffers(spec, width, capacity)
-    args = (buffers, adapters, kernel, memories, state, keys, target, span)
-    reason = "the device is no CPU"
-    if jax.default_backend() == "cpu":
-        reason = compact.refused(plain_block.trace(*args).jaxpr)
+    here, chains = devices.current(), len(carry.state.position)
+    copies = _copies(target, chains, width)
+
+    args = (buffers, adapters, kernel, memories, state, keys)
+
+    def compile_with(program: Any) -> None:
+        here.once(lambda j: jax.block_until_ready(program(*args, copies[j], here.put(span, j))), list(copies))
+
+    reason = "the device is no CPU" if here.mesh is None else "the data are laid out over devices"
+    if here.platform == "cpu" and here.mesh is None:
+        reason = compact.refused(plain_block.trace(*args, target, span).jaxpr)
         if not reason:
             try:
-                jax.block_until_ready(compact_block(*args))
+                compile_with(compact_block)
             except jax.errors.JaxRuntimeError as error:  # the compiler knows better
                 reason = str(error).split("\n")[0]
     if reason:
-        jax.block_until_ready(plain_block(*args))
+        compile_with(plain_block)
     return reason, spec
 
 
@@ -225,10 +235,12 @@ def run(
     span = np.array([carry.iteration, count, adapting, slow], np.int32)
     program = plain_block if carry.refused else compact_block
 
-    def lane(rows: np.ndarray, kernel: Any, memories: Any, state: Any, keys: Array) -> Any:
-        out = program(buffers, adapters, kernel, memories, state, keys, target, span)
+    here, copies = devices.current(), _copies(target, chains, width)
+
+    def lane(j: int, kernel: Any, memories: Any, state: Any, keys: Array) -> Any:
+        out = program(buffers, adapters, kernel, memories, state, keys, copies[j], here.put(span, j))
         kernel, memories, state, filled = out if carry.refused else out[0]
-        return kernel, memories, state, {k: np.moveaxis(np.asarray(b)[: span[1]], 0, 1) for k, b in filled.items()}
+        return kernel, memories, state, {k: np.moveaxis(here.host(b)[:count], 0, 1) for k, b in filled.items()}
 
     trees = (carry.kernel, carry.memories, carry.state, chain_keys(carry.seed, chains))
     kernel, memories, state, out = by_lane(lane, chains, width, threads, *trees)

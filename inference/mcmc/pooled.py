@@ -45,7 +45,8 @@ class PooledHMC:
             (``pooled_warmup.stuck_chains``).
         max_leapfrogs: Most leapfrogs of one trajectory.
         dense_limit: Greatest dimension with a dense metric; a diagonal one above.
-        lanes: Equal shares of the chains run in parallel on a CPU; None chooses by the cost of the density.
+        lanes: Equal shares of the chains run in parallel, on threads of a CPU or on several devices; None chooses
+            by the cost of the density.
 
     Example:
         >>> engine, target = PooledHMC(draws=20, max_draws=20), as_density(lambda z: -0.5 * z @ z, 3)
@@ -79,6 +80,10 @@ class PooledHMC:
     def plan(self, target: Any) -> list[str]:
         """Say what will be done on this target and why."""
         return planning.lines(self, target)
+
+    def lane_count(self, target: Any) -> int:
+        """Number of lanes, each of which runs on one device."""
+        return planning.lanes(self, target)[0]
 
     def start(self, seed: int, target: Any, init: Array | None = None) -> Carry:
         """Make the first carry; nothing runs before ``advance``.

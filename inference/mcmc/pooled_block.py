@@ -17,8 +17,6 @@ Reference: Neal (2011), MCMC using Hamiltonian dynamics.
 
 from __future__ import annotations
 
-import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +27,7 @@ from jax import lax
 
 from ..adapt.fisher import Metric
 from ..compiling import jit_quick
+from ..devices import current
 
 SIZE = 10
 """Trajectories per block; also the unit by which the host keys its random numbers."""
@@ -144,32 +143,28 @@ class Rows:
         return ~((self.change > -1000.0) & (self.change < np.inf))
 
 
-@functools.cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="ppl-lane")
-
-
 def precision() -> np.dtype:
     """Float type of positions under the caller's JAX settings."""
     return np.dtype(np.float64 if jax.config.jax_enable_x64 else np.float32)
 
 
-class Lanes:
-    """Runs blocks on the device: one program, on ``lanes`` equal shares of the chains at once.
+Tuning = dict[Any, tuple[Any, Any]]
+"""The metric on each device."""
 
-    The shares depend on nothing but ``lanes``, so the number of threads of a machine cannot change a draw.
+
+class Lanes:
+    """Runs blocks where the placement in force says: one program, on ``lanes`` equal shares of the chains at once.
+
+    The shares depend on nothing but ``lanes``, so neither threads nor devices nor processes can change a draw.
     """
 
     def __init__(self, target: Any, lanes: int, threads: int, quick: bool = False):
-        """Put the density's data on the device once; ``quick`` compiles for a short compilation."""
+        """Put the density's data on the devices once; ``quick`` compiles for a short compilation."""
         self.block = quick_block if quick else block
-        self.target = jax.device_put(target)
-        self.lanes = lanes
-        self.threads = min(lanes, threads)
-        self.dtype = precision()
-        # JAX's settings are per thread: what the caller has set is set again in every worker.
-        config = jax.config
-        self._settings = (config.jax_enable_x64, config.jax_default_device, config.jax_numpy_dtype_promotion)
+        self.here = current()
+        self.targets = {lane: self.here.copy(target, lane) for lane in self.here.mine(lanes)}
+        self.target = next(iter(self.targets.values()))
+        self.lanes, self.threads, self.dtype = lanes, threads, precision()
 
     def run(
         self,
@@ -177,7 +172,7 @@ class Lanes:
         noise: np.ndarray,
         schedule: np.ndarray,
         tuning: tuple[float, float, float, float],
-        metric: tuple[Any, Any],
+        metric: Tuning,
         count: int,
     ) -> Rows:
         """Run ``count`` trajectories; see ``block``."""
@@ -186,31 +181,22 @@ class Lanes:
         schedule = schedule.astype(self.dtype)
         state, noise = state.astype(self.dtype), noise.astype(self.dtype)
 
-        def one(share: slice) -> np.ndarray:
-            out = self.block(self.target, state[share], noise[:, share], schedule, tuned, *metric, np.int32(count))
-            return np.asarray(out)
-
-        if self.lanes == 1:
-            return Rows(one(slice(None))[:count], dim)
         width = state.shape[0] // self.lanes
-        shares = [slice(i * width, (i + 1) * width) for i in range(self.lanes)]
-        run = map if self.threads == 1 else _workers(self.threads).map
-        return Rows(np.concatenate(list(run(self._inside(one), shares)), axis=1)[:count], dim)
 
-    def _inside(self, one: Any) -> Any:
-        x64, device, promotion = self._settings
+        def one(lane: int) -> np.ndarray:
+            share, on = slice(lane * width, (lane + 1) * width), metric[self.here.device(lane)]
+            return self.block(self.targets[lane], state[share], noise[:, share], schedule, tuned, *on, np.int32(count))
 
-        def call(share: slice) -> Any:
-            with jax.enable_x64(x64), jax.default_device(device), jax.numpy_dtype_promotion(promotion):
-                return one(share)
+        parts = self.here.map(one, self.lanes, self.threads, witness=(state, noise, schedule, tuned))
+        return Rows((parts[0] if self.lanes == 1 else np.concatenate(parts, axis=1))[:count], dim)
 
-        return call
+    def put_metric(self, metric: Metric) -> Tuning:
+        """The arguments ``sigma`` and ``factor`` of a block, on each device."""
+        pair = (metric.covariance().astype(self.dtype), metric.factor.astype(self.dtype))
+        used = self.here.used(self.lanes)
+        return {self.here.device(lane): jax.device_put(self.here.put(pair, lane)) for lane in used}
 
-    def put_metric(self, metric: Metric) -> tuple[Any, Any]:
-        """The arguments ``sigma`` and ``factor`` of a block, on the device."""
-        return jax.device_put((metric.covariance().astype(self.dtype), metric.factor.astype(self.dtype)))
-
-    def evaluate(self, positions: np.ndarray, metric: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, positions: np.ndarray, metric: Tuning) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and gradients by a trajectory of one leapfrog with step size zero.
 
         Args:

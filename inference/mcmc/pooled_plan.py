@@ -6,11 +6,9 @@ Decisions look at the density's cost and never at the machine's load, so machine
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
-import jax
-
+from ..devices import current, threads
 from . import pooled_warmup as warmup
 from .pooled_block import precision
 
@@ -28,7 +26,7 @@ def lines(engine: PooledHMC, target: Any) -> list[str]:
     """Say what will be done on this target and why."""
     dim = dimension(target)
     count, why = lanes(engine, target)
-    threads = min(count, os.cpu_count() or 1)
+    workers = current().workers(count, threads("cpu"))
     if dim <= engine.dense_limit:
         metric = f"dense metric: dimension {dim} is at most {engine.dense_limit}"
     else:
@@ -38,8 +36,8 @@ def lines(engine: PooledHMC, target: Any) -> list[str]:
         f"pooled Fisher HMC: {engine.chains} chains, {engine.draws} draws each"
         + (f", {more}" if engine.max_draws > engine.draws else ""),
         f"{metric}; geometric mean of draw covariance and inverse gradient covariance, pooled over chains",
-        f"{count} lane{'s' * (count > 1)} of {engine.chains // count} chains in {threads} "
-        f"thread{'s' * (threads > 1)}: {why}",
+        f"{count} lane{'s' * (count > 1)} of {engine.chains // count} chains in {workers} "
+        f"thread{'s' * (workers > 1)}: {why}",
         f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
         + ("compilation" if quick(engine, target) and platform() == "cpu" else "run"),
         "stuck chains are " + ("restarted in warm-up" if engine.restart else "kept (restart=False)"),
@@ -103,5 +101,4 @@ def dimension(target: Any) -> int:
 
 def platform() -> str:
     """Return the platform that will run the blocks."""
-    device = jax.config.jax_default_device
-    return getattr(device, "platform", None) or jax.default_backend()
+    return current().platform
