@@ -146,6 +146,12 @@ class Draws:
     warmup_stats: dict[str, np.ndarray] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Chains, draws and dimension, without reading draws that lie on a disk."""
+        chains, draws, dim = self.positions.shape
+        return chains, draws, dim
+
 
 class Engine(Protocol):
     """A resumable state machine over blocks of work; a frozen dataclass whose fields are options."""

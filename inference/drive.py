@@ -9,40 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from . import precision as floats
-from .blas import one_thread
-from .core import Block, Engine
-from .manifest import manifest
-from .predict import sites
+from .keep import Memory
+from .loop import Run
 from .progress import Monitor, display
 from .results import Fit
+from .runs import create, open_run, resume
 from .subject import Subject, make_subject, starts
 from .until import as_rule
 
-FIRST_BLOCK = 100
-"""Steps of the first block."""
-
-BLOCK_SECONDS = (0.25, 2.0)
-"""Blocks double below the first and halve above the second: frequent enough to stop, rare enough to cost nothing."""
-
-GROWTH = (1.25, 4.0)
-"""A stopping rule is judged again after the draws have grown as much as it guesses, within these factors."""
-
 FIRST_JUDGED, DEAR = 100, 100_000
 """Draws per chain after which a rule is judged first, where one gradient of all chains computes so many elements."""
-
-EXTENSION = 10
-"""Times ``max_draws`` (or the planned draws) at which a stopping rule is given up."""
-
-MOST_NUMBERS = 250_000_000
-"""Most numbers of unconstrained draws that a stopping rule may ask for: two gigabytes."""
 
 
 def infer(
@@ -58,6 +39,9 @@ def infer(
     progress: bool | None = None,
     precision: str | None = None,
     init: Any = None,
+    path: Any = None,
+    keep: Any = None,
+    thin: int = 1,
 ) -> Fit:
     """Draw from the posterior of a program, or from a log density.
 
@@ -73,6 +57,11 @@ def infer(
         progress: False for silence.
         precision: ``"float32"`` or ``"float64"``; the default is double on a CPU and single elsewhere.
         init: Starting positions (chains, dim) or (dim,) on the unconstrained scale, or ``{site: value}``.
+        path: A directory for the run: draws are written as they are made, every block ends with a checkpoint, and
+            ``infer.resume(path)`` goes on after a crash; ``infer.open(path)`` reads it, also while it runs.
+        keep: With ``path``, the sites and records whose values are stored; by default all. ``"log_likelihood"``
+            among them stores the pointwise log likelihood whatever its size. Unconstrained draws are always stored.
+        thin: Keep one of so many sampling draws.
 
     Returns:
         The labelled result.
@@ -80,6 +69,7 @@ def infer(
     Raises:
         ppl.ModelError: If the program cannot be inferred, or its density is not finite at the start.
         TimeoutError: If the time budget ends before the first draw.
+        FileExistsError: If ``path`` holds a run already.
 
     Example:
         >>> fit = infer(lambda z: -0.5 * (z**2).sum(), init=np.zeros(2), seed=1, progress=False)
@@ -97,15 +87,13 @@ def infer(
             engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
         plan = list(engine.plan(subject.density)) + _remarks(subject)
-        run = _Run(engine, subject, rule, time_budget, display(progress), monitor, most=most)
-        run.show.say(plan)
-        try:
-            run.go(seed, positions)
-            fit = run.result(seed=seed, plan=plan, precision=number)
-        finally:
-            run.show.close()
-        run.show.say(_closing(fit, monitor))
-    return fit
+        facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
+        keeper: Any = Memory(facts["thin"])
+        if path is not None:
+            keeper = create(path, engine, subject, rule, keep, facts, most)
+            plan.append(f"draws and checkpoints go to {keeper.directory.path}")
+        run = Run(engine, subject, rule, time_budget, display(progress), monitor, keeper, facts, most=most)
+        return run.complete(seed, positions)
 
 
 def configure(engine: Any, init: Any = None, **overrides: int | None) -> Any:
@@ -152,154 +140,18 @@ def _ruled(engine: Any, subject: Subject) -> Any:
     return dataclasses.replace(engine, draws=first, max_draws=first)
 
 
-@dataclass
-class _Run:
-    """One run: the blocks so far and why it ended."""
-
-    engine: Engine
-    subject: Subject
-    rule: Any
-    budget: float | None
-    show: Any
-    monitor: Monitor
-    blocks: list[Block] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    carry: Any = None
-    interrupted: bool = False
-    verdict: str = ""
-    due: float = 0.0
-    cap: int | None = None
-    most: int | None = None
-
-    def go(self, seed: int, positions: np.ndarray | None) -> None:
-        """Advance the engine until something says stop."""
-        self.show.update(self.monitor, self.blocks, None)
-        try:
-            self.carry = _checked(self.subject, self.engine.start, seed, self.subject.density, positions)
-            self._loop()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            if not self.monitor.done:
-                raise KeyboardInterrupt(f"interrupted in {self.monitor.phase}, before the first draw") from None
-            self.notes.append(f"interrupted after {self.monitor.done} draws per chain")
-
-    def result(self, **facts: Any) -> Fit:
-        """Put the blocks together."""
-        density = self.subject.density
-        draws = self.engine.finish(self.carry, self.blocks, density)
-        facts |= {
-            "interrupted": self.interrupted,
-            "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
-            "sampling_time": round(self.seconds.get("sampling", 0.0), 4),
-            "until": "" if self.rule is None else f"{self.rule.name}: {self.verdict or 'not judged'}",
-            "info": draws.info,
-            "sites": sites(self.subject.program),
-        }
-        about = manifest(self.engine, **facts)
-        return Fit(self.subject.program, density, draws, about, notes=tuple(self.notes))
-
-    def _loop(self) -> None:
-        goal = getattr(self.engine, "draws", None) or 0
-        n, planned = FIRST_BLOCK, False
-        size = min(n, goal) if goal else n
-        while True:
-            began = time.perf_counter()
-            with one_thread(self.subject.dim):
-                carry, block, done = _checked(self.subject, self.engine.advance, self.carry, self.subject.density, size)
-            took = time.perf_counter() - began
-            self.blocks.append(block)
-            self._question(block)
-            self.carry = carry
-            self.seconds[block.phase] = self.seconds.get(block.phase, 0.0) + took
-            self.monitor.see(block)
-            self.show.update(self.monitor, self.blocks, getattr(self.engine, "draws", None))
-            planned = planned or done
-            if (planned and self._enough()) or self._late():
-                return
-            n = _next(n, took)
-            # No more than what was asked for: the planned draws, then what the rule is judged on next.
-            left = (math.ceil(self.due) if planned else goal) - self.monitor.done
-            size = min(n, left) if left > 0 else n
-
-    def _question(self, block: Any) -> None:
-        """Ask the model about starting points that had no finite density, though others had."""
-        positions = block.metrics.pop("inadmissible", None)
-        if positions is not None and len(positions) and self.subject.program is not None:
-            import ppl
-
-            ppl.check_parameters(self.subject.program, self.subject.density, positions)
-
-    def _enough(self) -> bool:
-        """Whether a run that has done its planned work may end."""
-        if self.rule is None:
-            return True
-        if self.monitor.done < self.due:
-            return False
-        drawn = [b.positions for b in self.blocks if b.phase == "sampling" and b.positions is not None]
-        positions = np.concatenate(drawn, axis=1)
-        if not self.cap:
-            planned = self.most or max(self.monitor.done, 1)
-            fitting = MOST_NUMBERS // (positions.shape[0] * positions.shape[2])
-            self.cap = max(planned, min(EXTENSION * planned, fitting))
-        verdict = self.rule(positions)
-        self.verdict = verdict.text
-        self.due = min(self.monitor.done * float(np.clip(1.05 * verdict.growth, *GROWTH)), self.cap)
-        if verdict.met or self.monitor.done < self.cap:
-            return verdict.met
-        note = (
-            f"until={self.rule.name} was not met after {self.monitor.done} draws per chain, the most that a "
-            f"run is extended to ({verdict.text}); give the engine a larger max_draws, or look at the model"
-        )
-        self.notes.append(note)
-        warnings.warn(note, stacklevel=5)
-        return True
-
-    def _late(self) -> bool:
-        if self.budget is None or self.monitor.elapsed < self.budget:
-            return False
-        if not self.monitor.done:
-            raise TimeoutError(f"time_budget={self.budget:g} s ended in {self.monitor.phase}, before the first draw")
-        self.notes.append(f"time_budget={self.budget:g} s ended after {self.monitor.done} draws per chain")
-        return True
-
-
-def _next(n: int, took: float) -> int:
-    """Number of steps of the next block."""
-    fast, slow = BLOCK_SECONDS
-    if took < fast:
-        return min(2 * n, 2000)
-    return max(n // 2, 10) if took > slow else n
-
-
-def _checked(subject: Subject, work: Any, *arguments: Any) -> Any:
-    """Run engine work; where no start was found, say which site is to blame."""
-    try:
-        return work(*arguments)
-    except Exception as error:
-        if not _is_start_error(error) or subject.program is None:
-            raise
-        import ppl
-
-        ppl.check(subject.program, subject.density, getattr(error, "position", None))
-        raise
-
-
-def _is_start_error(error: Exception) -> bool:
-    try:
-        from .mcmc.start import StartError
-    except ImportError:
-        return False
-    return isinstance(error, StartError)
-
-
 def _remarks(subject: Subject) -> list[str]:
     if subject.program is None or any(s.kind in ("observed", "factor") for s in subject.program.sites.values()):
         return []
     return ["nothing is conditioned: these are draws from the prior"]
 
 
-def _closing(fit: Fit, monitor: Monitor) -> list[str]:
-    chains, draws = fit.draws.positions.shape[:2]
-    line = f"{chains} chains x {draws} draws in {monitor.elapsed:.1f} s"
-    return [line + "".join(f"; {text}" for text in fit.warnings())]
+def thinning(thin: Any) -> int:
+    """``thin`` as a positive whole number."""
+    if isinstance(thin, bool) or int(thin) != thin or thin < 1:
+        raise ValueError(f"thin={thin!r} is not a positive whole number: keep one of so many draws")
+    return int(thin)
+
+
+infer.resume = resume  # type: ignore[attr-defined]
+infer.open = open_run  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 
 def shapes(fit: Any, group: str) -> Mapping[str, Any]:
     """Shapes and dtypes of a heavy group, with the axes (chain, draw); empty where the fit has no such group."""
-    chains, draws = fit.draws.positions.shape[:2]
+    chains, draws = fit.draws.shape[:2]
     if group == "warmup_sample_stats":
         return {name: np.asarray(value) for name, value in fit.draws.warmup_stats.items()}
     if group == "warmup_posterior":
@@ -61,7 +61,7 @@ def compute(fit: Any, group: str) -> Arrays:
     if group == "warmup_posterior":
         return generated(fit, fit.draws.warmup_positions)
     if group in ("log_likelihood", "log_prior"):
-        return in_order(fit.program, over_draws(fit.density, _METHODS[group], fit.draws.positions))
+        return factors(fit, group, fit.draws.positions)
     from .predict import draw_prior, replicate
 
     if group == "posterior_predictive":
@@ -75,6 +75,11 @@ def generated(fit: Any, positions: np.ndarray) -> Arrays:
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
     return in_order(fit.program, over_draws(fit.density, "generated", positions))
+
+
+def factors(fit: Any, group: str, positions: np.ndarray) -> Arrays:
+    """Pointwise log likelihood, or log prior by site, at positions of shape (chains, draws, dim)."""
+    return in_order(fit.program, over_draws(fit.density, _METHODS[group], positions))
 
 
 def in_order(program: Any, values: Mapping[str, Any]) -> dict[str, Any]:

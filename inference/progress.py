@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
 
 from .core import Block
+
+Glance = Callable[[], "np.ndarray | None"]
 
 QUIET_SECONDS = 5.0
 """Least time between two plain lines."""
@@ -58,15 +60,16 @@ class Monitor:
             self.divergences += int(np.sum(block.stats["diverging"]))
             self.metrics["divergences"] = self.divergences
 
-    def glance(self, blocks: list[Block]) -> None:
-        """R-hat and ESS so far, when they cost little next to the run itself."""
+    def glance(self, read: Glance) -> None:
+        """R-hat and ESS of the draws that ``read`` returns, when that costs little next to the run itself."""
         now = time.perf_counter()
         if self.done < 20 or self.spent > GLANCE_SHARE * (now - self.started):
             return
         from . import diagnostics
 
-        drawn = [b.positions for b in blocks if b.phase == "sampling" and b.positions is not None]
-        positions = np.concatenate(drawn, axis=1)
+        positions = read()
+        if positions is None:
+            return
         with np.errstate(all="ignore"):
             self.metrics["R-hat"] = float(np.max(diagnostics.rhat(positions)))
             self.metrics["ESS"] = float(np.min(diagnostics.ess_bulk(positions)))
@@ -93,7 +96,7 @@ class Silent:
     def say(self, lines: Iterable[str]) -> None:
         """Ignore lines."""
 
-    def update(self, monitor: Monitor, blocks: list[Block], total: int | None) -> None:
+    def update(self, monitor: Monitor, read: Glance, total: int | None) -> None:
         """Ignore a block."""
 
     def close(self) -> None:
@@ -114,13 +117,13 @@ class Lines:
             print(line, file=self.stream)
         self.stream.flush()
 
-    def update(self, monitor: Monitor, blocks: list[Block], total: int | None) -> None:
+    def update(self, monitor: Monitor, read: Glance, total: int | None) -> None:
         """Print where the run is, if the last line was long enough ago."""
         now = time.perf_counter()
         if now - self.last < self.every:
             return
         self.last = now
-        monitor.glance(blocks)
+        monitor.glance(read)
         self.say([f"  {monitor.elapsed:.0f} s, {monitor.phase}: {monitor.words()}"])
 
     def close(self) -> None:
@@ -145,7 +148,7 @@ class Bar:
         for line in lines:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, monitor: Monitor, blocks: list[Block], total: int | None) -> None:
+    def update(self, monitor: Monitor, read: Glance, total: int | None) -> None:
         """Redraw, ten times a second at most."""
         if not self.started:
             self.bar.start()
@@ -154,7 +157,7 @@ class Bar:
         if now - self.last < 0.1:
             return
         self.last = now
-        monitor.glance(blocks)
+        monitor.glance(read)
         self.bar.update(self.task, total=total, completed=monitor.done, phase=monitor.phase, words=monitor.words())
 
     def close(self) -> None:

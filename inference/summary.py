@@ -136,7 +136,7 @@ def dataframe(fit: Any) -> Any:
     """One row per draw: chain, draw, quantities by label, statistics."""
     import pandas as pd
 
-    chains, draws = fit.draws.positions.shape[:2]
+    chains, draws = fit.draws.shape[:2]
     chain, draw = np.divmod(np.arange(chains * draws), draws)
     columns: dict[str, np.ndarray] = {"chain": chain, "draw": draw}
     for name, value in fit.values.items():

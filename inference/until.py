@@ -47,6 +47,7 @@ class Rule:
         name: What the rule asks for, in words.
         judge: Function from the draws to a :class:`Verdict`.
         converged: Whether it asks that the chains agree, so that an engine need not.
+        spec: The rule as JSON values, by which a run directory remembers it; None for a user's own function.
 
     Example:
         >>> enough = Rule("100 draws", lambda z: Verdict(z.shape[1] >= 100, f"{z.shape[1]} draws"))
@@ -57,6 +58,7 @@ class Rule:
     name: str
     judge: Callable[[np.ndarray], Verdict]
     converged: bool = False
+    spec: Any = None
 
     def __call__(self, positions: np.ndarray) -> Verdict:
         """Judge the draws."""
@@ -111,7 +113,7 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
         return Verdict(bool(worst <= 1.0 + MARGIN * (rhat - 1.0)), text)
 
     wanted = f"ESS >= {n:g}" + (f" and R-hat <= {rhat:g}" if np.isfinite(rhat) else "")
-    return Rule(wanted, judge, bool(np.isfinite(rhat)))
+    return Rule(wanted, judge, bool(np.isfinite(rhat)), {"ess": [float(n), float(rhat)]})
 
 
 def as_rule(rule: Any) -> Rule:
@@ -136,7 +138,22 @@ def _join(a: Rule, b: Rule, word: str, combine: Callable[..., bool]) -> Rule:
         return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}", growth)
 
     converged = (any if combine is all else all)((a.converged, b.converged))
-    return Rule(f"({a.name}) {word} ({b.name})", judge, converged)
+    spec = None if a.spec is None or b.spec is None else {word: [a.spec, b.spec]}
+    return Rule(f"({a.name}) {word} ({b.name})", judge, converged, spec)
+
+
+def from_spec(spec: Any) -> Rule:
+    """The rule of a ``spec``.
+
+    Example:
+        >>> from_spec((ess(100) & ess(200)).spec).name
+        '(ESS >= 100 and R-hat <= 1.01) and (ESS >= 200 and R-hat <= 1.01)'
+    """
+    ((word, inner),) = spec.items()
+    if word == "ess":
+        return ess(*inner)
+    a, b = (from_spec(part) for part in inner)
+    return a & b if word == "and" else a | b
 
 
 def _least(value: np.ndarray) -> float:

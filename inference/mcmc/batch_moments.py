@@ -62,13 +62,17 @@ class BatchMoments:
 
     def rhat(self) -> float:
         """Greatest split R-hat of z and |z - centre| over coordinates; inf where it is not a number."""
+        worst = np.max(self.rhats())
+        return float(worst) if np.isfinite(worst) else float("inf")
+
+    def rhats(self) -> np.ndarray:
+        """Split R-hat of z and |z - centre|, shape (2, d); inf before there are two batches."""
         half = len(self.sums) // 2
         if half == 0:
-            return float("inf")
+            return np.full((2, len(self.centre)), np.inf)
         count = half * self.size
         halves = np.concatenate([self.sums[:half].sum(axis=0), self.sums[-half:].sum(axis=0)], axis=1)
         mean = halves[[0, 2]] / count
         variance = np.maximum(halves[1] - count * mean**2, 0.0) / (count - 1)
         with np.errstate(all="ignore"):
-            worst = np.max([rhat_of_moments(m, v, count) for m, v in zip(mean, variance, strict=True)])
-        return float(worst) if np.isfinite(worst) else float("inf")
+            return np.array([rhat_of_moments(m, v, count) for m, v in zip(mean, variance, strict=True)])

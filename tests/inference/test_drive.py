@@ -260,7 +260,7 @@ def test_lines_carry_phase_draws_divergences_and_diagnostics():
         block = Block("sampling", rng.normal(size=(4, 50, 2)), {"diverging": np.ones((4, 50))}, {"step_size": 0.25})
         blocks.append(block)
         monitor.see(block)
-        show.update(monitor, blocks, 100)
+        show.update(monitor, lambda: np.concatenate([b.positions for b in blocks], axis=1), 100)
     last = stream.getvalue().splitlines()[-1]
     for piece in ("sampling", "100 draws", "step_size 0.25", "divergences 400", "R-hat", "ESS"):
         assert piece in last
@@ -270,7 +270,7 @@ def test_lines_are_rare():
     stream = io.StringIO()
     show, monitor = Lines(stream), Monitor()
     for _ in range(50):
-        show.update(monitor, [], None)
+        show.update(monitor, lambda: None, None)
     assert stream.getvalue() == ""
 
 
@@ -284,7 +284,7 @@ def test_a_terminal_gets_a_bar():
     bar.say(["the [plan]"])
     block = Block("sampling", np.zeros((4, 50, 2)), {}, {"step_size": 0.25})
     monitor.see(block)
-    bar.update(monitor, [block], 100)
+    bar.update(monitor, lambda: block.positions, 100)
     bar.close()
     assert "the [plan]" in stream.getvalue()
     assert "sampling" in stream.getvalue()
