@@ -1,0 +1,419 @@
+"""Ragged tables: rows that belong to groups of different sizes, packed into arrays of quantised shapes.
+
+A tidy table has N rows, row i in group c_i. Its rows are packed into arrays of shape (G, L), G and L the number of
+groups and the longest group, rounded up to a ladder 1, 2, 3, 4, 6, 8, 12, 16, 24, ... (at most half as much again), so
+that tables of nearby sizes have equal shapes and share compiled programs. A mask says which places hold a row. The
+other places repeat a row of the table, so that nothing that is computed there can be worse than at the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import ModelError, at, user_line
+
+Array = Any
+
+
+def rung(size: int) -> int:
+    """The least size of the ladder 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below ``size``.
+
+    Example:
+        >>> [rung(n) for n in (1, 5, 6, 9, 13, 17, 1000)]
+        [1, 6, 6, 12, 16, 24, 1024]
+    """
+    power = 1 << max(int(size) - 1, 0).bit_length()
+    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= size else power
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a named axis of a program stands for, if it is padded.
+
+    Attributes:
+        level: ``"group"`` or ``"row"``.
+        places: The tables (by their number in the call) whose groups or rows it counts.
+        source: The user's line.
+    """
+
+    level: str
+    places: tuple[int, ...]
+    source: str
+
+
+class Names:
+    """Labels of groups beside a table; equal to all others, so that labels never decide what is compiled."""
+
+    def __init__(self, labels: np.ndarray | None = None) -> None:
+        """Keep the labels."""
+        self.labels = labels
+
+    def __eq__(self, other: object) -> bool:
+        """Always equal to other names."""
+        return isinstance(other, Names)
+
+    def __hash__(self) -> int:
+        """One value for all."""
+        return 0
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["columns", "group", "mask", "source"], meta_fields=["place", "names"]
+)
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows with padding: those of one group, or a plain table. What a plate over groups gives its body.
+
+    Attributes:
+        columns: Arrays with one leading entry per place.
+        group: The group's own columns, one entry each; empty for a plain table.
+        mask: Which places hold a row, shape (L,).
+        source: The row of the tidy table at each place, shape (L,); elsewhere a row that stands in.
+        place: Which of a program's tables this is; -1 before it is a model's argument.
+        names: Labels of the groups.
+    """
+
+    columns: dict[str, Array]
+    group: dict[str, Array]
+    mask: Array
+    source: Array
+    place: int = -1
+    names: Names = field(default_factory=Names)
+
+    def __getitem__(self, name: str) -> Array:
+        """A column, with an entry for every place; use ``mask``, ``sum`` or ``mean`` with it."""
+        found = self.columns if name in self.columns else self.group
+        if name not in found:
+            raise ModelError(f"the table has no column {name!r}; it has {_listing([*self.columns, *self.group])}")
+        return found[name]
+
+    @property
+    def count(self) -> Array:
+        """Number of rows."""
+        return jnp.sum(self.mask)
+
+    def sum(self, values: Array, axis: int = 0) -> Array:
+        """Sum over the rows, padding left out.
+
+        Args:
+            values: An array with an axis of the length of ``mask``.
+            axis: That axis.
+        """
+        values = jnp.moveaxis(jnp.asarray(values), axis, 0)
+        mask = jnp.reshape(self.mask, (*self.mask.shape, *(1,) * (values.ndim - 1)))
+        return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)), axis=0)
+
+    def mean(self, values: Array, axis: int = 0) -> Array:
+        """Mean over the rows, zero where there are none."""
+        total = self.sum(values, axis)
+        return total / jnp.maximum(self.count, 1).astype(jnp.result_type(total, jnp.result_type(float)))
+
+    def __repr__(self) -> str:
+        """Columns and size."""
+        return f"Rows({_listing(self.columns)}; {np.shape(self.mask)[0]} places)"
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["rows", "exists"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A tidy table packed by group, with quantised shapes; made by ``ppl.ragged`` and given to a model.
+
+    Attributes:
+        rows: The rows, every array with a leading axis for the groups.
+        exists: Which groups exist, shape (G,).
+    """
+
+    rows: Rows
+    exists: Array
+
+    def __getitem__(self, name: str) -> Array:
+        """A column, packed: shape (G, L, ...), or (G, ...) for a column of the groups."""
+        return self.rows[name]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups, padding not counted."""
+        return int(np.asarray(self.exists).sum())
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, padding not counted."""
+        return int(np.asarray(self.rows.mask).sum())
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels of the groups."""
+        return self.rows.names.labels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Padded numbers of groups and of rows in a group: what is compiled for."""
+        return tuple(np.shape(self.rows.mask))  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        """Columns and sizes."""
+        columns = _listing([*self.rows.columns, *self.rows.group])
+        if isinstance(self.exists, jax.core.Tracer):
+            return f"Ragged({columns}; padded to {self.shape})"
+        return f"Ragged({columns}; {self.n_rows} rows in {self.n_groups} groups, padded to {self.shape})"
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(map(str, names)) or "no columns"
+
+
+def ragged(
+    codes: Any, columns: Any = None, /, *, groups: Any = None, labels: Any = None, **named: Any
+) -> Ragged | Rows:
+    """Pack the rows of a tidy table by group, padded to quantised shapes.
+
+    Args:
+        codes: The group of each row: codes 0, 1, ... or labels of any kind, shape (N,); or the name of a column. None
+            for a plain table, whose rows are padded to a quantised number and put into a plate directly.
+        columns: A mapping from names to arrays with N leading entries, such as a data frame.
+        groups: Number of groups, where some have no rows; or a mapping of columns with one entry per group.
+        labels: Labels of the groups, in the order of their codes or of the columns of ``groups``.
+        **named: More columns.
+
+    Returns:
+        A table to call a model with. ``ppl.plate(name, table)`` runs its body once per group with that group's rows,
+        ``ppl.plate(name, rows)`` in there once per row. Values of sites in there have shape (N,), in the order of the
+        tidy table.
+
+    Raises:
+        ModelError: Lengths that differ, a code without a group, a group whose code is missing, an empty table.
+
+    Example:
+        >>> import numpy as np, ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def varying(table):
+        ...     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        ...     @ppl.plate("unit", table)
+        ...     def unit(rows):
+        ...         a = ppl.sample("a", dist.Normal(mu, 1.0))
+        ...         @ppl.plate("obs", rows)
+        ...         def obs(row):
+        ...             ppl.sample("y", dist.Normal(a + row["x"], 1.0))
+        >>> table = ppl.ragged(["b", "a", "b"], x=np.array([0.1, 0.2, 0.3]))
+        >>> varying(table).sites["y"].shape, varying(table).sites["a"].shape
+        ((3,), (2,))
+    """
+    rows = {**_columns(columns), **_columns(named)}
+    if isinstance(codes, str):
+        if codes not in rows:
+            raise _wrong(f"no column {codes!r} holds the groups; the table has {_listing(rows)}")
+        codes = rows.pop(codes)
+    upper = {name: _array(name, value) for name, value in _columns(groups).items()} if not _is_number(groups) else {}
+    if codes is None:
+        if groups is not None or labels is not None:
+            raise _wrong("a table without groups (codes None) has neither groups= nor labels=")
+        return _plain({name: _array(name, value) for name, value in rows.items()})
+    count, codes, labels = _coded(codes, groups, upper, labels)
+    packed = {name: _array(name, value) for name, value in rows.items()}
+    for name, value in packed.items():
+        if len(value) != len(codes):
+            raise _wrong(f"column {name!r} has {len(value)} rows, but there are {len(codes)} codes")
+    sizes = np.bincount(codes, minlength=count)
+    height, width = rung(count), rung(max(int(sizes.max()), 1))
+    order, starts = np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes
+    place = np.arange(width)[None, :]
+    last = np.minimum(place, np.maximum(sizes - 1, 0)[:, None])
+    source = np.where(sizes[:, None] > 0, order[np.minimum(starts[:, None] + last, len(codes) - 1)], order[0])
+    whole = np.minimum(np.arange(height), count - 1)
+    exists = np.arange(height) < count
+    mask = (place < sizes[:, None])[whole] & exists[:, None]
+    source = source[whole].astype(np.int32)
+    inside = {name: value[source] for name, value in packed.items()}
+    return Ragged(Rows(inside, {n: v[whole] for n, v in upper.items()}, mask, source, -1, Names(labels)), exists)
+
+
+def _plain(columns: dict[str, np.ndarray]) -> Rows:
+    lengths = {name: len(value) for name, value in columns.items()}
+    if not lengths or len(set(lengths.values())) > 1 or not max(lengths.values()):
+        raise _wrong(f"a table without groups needs columns of one length that is not zero, not {lengths or 'none'}")
+    count = next(iter(lengths.values()))
+    place = np.arange(rung(count))
+    source = np.minimum(place, count - 1).astype(np.int32)
+    return Rows({name: value[source] for name, value in columns.items()}, {}, place < count, source)
+
+
+def _coded(codes: Any, groups: Any, upper: Mapping[str, np.ndarray], labels: Any) -> tuple[int, np.ndarray, Any]:
+    """Number of groups, codes 0, 1, ... of the rows, and labels of the groups."""
+    codes = np.asarray(codes)
+    labels = None if labels is None else np.asarray(labels)
+    if codes.ndim != 1 or not len(codes):
+        raise _wrong(f"the codes of the groups have shape {codes.shape}, they must be one per row and not none")
+    if labels is not None and len(np.unique(labels)) != len(labels):
+        raise _wrong("the labels of the groups are not all different")
+    if codes.dtype.kind == "f" and not (np.isfinite(codes).all() and labels is None and (codes % 1 == 0).all()):
+        raise _wrong("the codes of the groups hold numbers that are no whole numbers, such as nan")
+    if codes.dtype.kind not in "iuf":
+        codes, labels = _labelled(codes, labels)
+    codes = codes.astype(np.int64)
+    found = {len(v) for v in upper.values()} | ({int(groups)} if _is_number(groups) else set())
+    found |= {len(labels)} if labels is not None else set()
+    if len(found) > 1:
+        raise _wrong(f"groups= and labels= tell different numbers of groups: {sorted(found)}")
+    count = found.pop() if found else int(codes.max()) + 1
+    bad = (codes < 0) | (codes >= count)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise _wrong(f"row {row} has code {codes[row]}, but there are {count} groups, 0 to {count - 1}")
+    if not (_is_number(groups) or upper or labels is not None) and len(np.unique(codes)) != count:
+        raise _wrong(
+            f"the codes go to {count - 1}, but only {len(np.unique(codes))} of them occur. Write groups={count} if "
+            "groups without rows exist, or number the groups by   codes, labels = ppl.index(values)"
+        )
+    return count, codes, labels
+
+
+def _labelled(codes: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if any(value is None or value != value for value in codes.tolist()):
+        raise _wrong("the codes of the groups hold missing values")
+    codes = codes.astype(str) if codes.dtype == object else codes
+    if labels is None:
+        labels, codes = np.unique(codes, return_inverse=True)
+        return codes, labels
+    position = {label: i for i, label in enumerate(labels.tolist())}
+    unknown = [value for value in codes.tolist() if value not in position]
+    if unknown:
+        raise _wrong(f"group {unknown[0]!r} is none of labels=")
+    return np.array([position[value] for value in codes.tolist()]), labels
+
+
+def _columns(table: Any) -> dict[str, Any]:
+    if table is None or _is_number(table):
+        return {}
+    if not hasattr(table, "keys"):
+        raise _wrong(f"columns come as a mapping from names to arrays, not as {type(table).__name__}")
+    return {str(name): table[name] for name in table.keys()}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    from .arguments import as_array
+
+    value = np.asarray(as_array(value, f"column {name!r} of a ragged table"))
+    if not value.ndim:
+        raise _wrong(f"column {name!r} is a single number; pass it to the model as an argument of its own")
+    return value
+
+
+def _wrong(message: str) -> ModelError:
+    return ModelError(f"ppl.ragged: {message}:\n{at(user_line())}")
+
+
+def is_table(x: Any) -> bool:
+    """Whether an object is a ragged or a plain padded table."""
+    return isinstance(x, Ragged | Rows)
+
+
+def tables(tree: Any) -> list[Any]:
+    """The tables of a model's call, in order."""
+    return [leaf for leaf in jax.tree_util.tree_leaves(tree, is_leaf=is_table) if is_table(leaf)]
+
+
+def placed(tree: Any) -> Any:
+    """A model's call, its tables numbered in order; inside a run they keep the numbers that they have."""
+    if not tables(tree):
+        return tree
+    count = iter(range(len(tables(tree))))
+
+    def number(leaf: Any) -> Any:
+        if not is_table(leaf):
+            return leaf
+        rows, place = rows_of(leaf), next(count)
+        if isinstance(rows.mask, jax.core.Tracer) and rows.place >= 0:
+            return leaf
+        rows = replace(rows, place=place)
+        return replace(leaf, rows=rows) if isinstance(leaf, Ragged) else rows
+
+    return jax.tree_util.tree_map(number, tree, is_leaf=is_table)
+
+
+def rows_of(table: Any) -> Rows:
+    """The rows of a table."""
+    return table.rows if isinstance(table, Ragged) else table
+
+
+def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | None, Axis | None]:
+    """What a plate maps over, which of its elements exist, and what its axis stands for.
+
+    Raises:
+        ModelError: Groups and rows in one plate, a table that is no argument of the model, arrays of another length.
+    """
+    found = [x for x in arrays if is_table(x)]
+    if not found:
+        return arrays, None, None
+    levels = {isinstance(x, Ragged) for x in found}
+    places = tuple(dict.fromkeys(rows_of(x).place for x in found))
+    if len(levels) > 1 or (False in levels and len(places) > 1):
+        raise ModelError(
+            f"plate {name!r} runs over {'groups and rows' if len(levels) > 1 else 'the rows of two tables'} at once:"
+            f"\n{at(source)}\n  Write a plate for each."
+        )
+    if -1 in places:
+        raise ModelError(
+            f"plate {name!r} runs over a ragged table that is not an argument of the model:\n{at(source)}\n"
+            "  Call the model with it: program = model(table)."
+        )
+    exists = found[0].exists if levels == {True} else found[0].mask
+    for table in found[1:]:
+        exists = exists & (table.exists if isinstance(table, Ragged) else table.mask)
+    opened = tuple(
+        x.rows if isinstance(x, Ragged) else dict(x.columns) if isinstance(x, Rows) else x for x in arrays
+    )
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree_util.tree_leaves(opened)} | {np.shape(exists)}
+    if len(sizes) > 1:
+        what = "groups= of ppl.ragged(...)" if levels == {True} else "the columns of ppl.ragged(...)"
+        raise ModelError(
+            f"plate {name!r} runs over a ragged table, padded to {np.shape(exists)[0]} elements, and over arrays of "
+            f"another length:\n{at(source)}\n  Put what belongs to its elements into {what}."
+        )
+    return opened, exists, Axis("group" if levels == {True} else "row", places, source)
+
+
+def enter_table(frame: Any, name: str, axis: Axis | None, coords: Any, source: str) -> None:
+    """Let a run know that an axis is padded; the same axis must not be so in one place and whole in another."""
+    first = name not in frame.tables
+    previous = frame.tables.setdefault(name, axis)
+    if not first and (previous is None) != (axis is None):
+        other = previous or axis
+        raise ModelError(
+            f"plate {name!r} runs over a ragged table in one place and not in another:\n{at(other.source)}\n"
+            f"{at(source)}\n  Give the table to both: ppl.plate({name!r}, table, ...)."
+        )
+    if axis is None:
+        return
+    if (previous.level, previous.places[0]) != (axis.level, axis.places[0]):
+        raise ModelError(
+            f"plate {name!r} runs over two different ragged tables:\n{at(previous.source)}\n{at(source)}\n"
+            "  A plate name stands for one axis. Rename one of them."
+        )
+    if coords is not None:
+        raise ModelError(
+            f"plate {name!r} runs over a ragged table, whose labels belong to it:\n{at(source)}\n"
+            "  Write ppl.ragged(codes, ..., labels=labels) instead of coords=."
+        )
+    outer = [p[0] for p in frame.plates if getattr(frame.tables.get(p[0]), "level", "") == "row"]
+    if outer and axis.level == "row":
+        raise ModelError(
+            f"plate {name!r} over the rows of a table stands inside plate {outer[-1]!r} over such rows:\n{at(source)}\n"
+            "  Write them side by side, and combine what they return."
+        )
+
+
+def padded_axes(found: Mapping[str, Axis | None]) -> dict[str, Axis]:
+    """The axes of a run that are padded."""
+    return {name: axis for name, axis in found.items() if axis is not None}
