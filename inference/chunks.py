@@ -37,13 +37,21 @@ def over_draws(density: Any, method: str, positions: np.ndarray) -> dict[str, np
     chains, draws, dim = positions.shape
     work = 8 * int(getattr(density, "work", 0) or 0)
     flat = in_chunks(partial(_evaluate, density, method), positions.reshape(chains * draws, dim), work)
-    return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+    values = {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+    tidy = tidy_of(density)
+    return values if tidy is None else tidy.unpacked(values, lead=2)
 
 
 def shapes_of(density: Any, method: str) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of one evaluation, without computing anything."""
     z = jax.ShapeDtypeStruct((density.dim,), jax.numpy.result_type(float))
-    return jax.eval_shape(getattr(density, method), z)
+    tidy, shapes = tidy_of(density), jax.eval_shape(getattr(density, method), z)
+    return shapes if tidy is None else {name: tidy.unpacked_shape(name, shape) for name, shape in shapes.items()}
+
+
+def tidy_of(density: Any) -> Any:
+    """What brings the values of a program's sites to the user's shapes, None for other densities."""
+    return getattr(getattr(density, "program", None), "tidy", None)
 
 
 def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any:
