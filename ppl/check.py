@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import missing
 from .arguments import as_array
 from .errors import ImproperPrior, ModelError, ParameterError, at, user_line
 from .sites import SiteInfo
@@ -21,8 +22,8 @@ from .sites import SiteInfo
 Array = Any
 
 
-def element(info: SiteInfo, place: tuple[int, ...], coords: Mapping[str, Any]) -> str:
-    """An element of a site in words: ``y[school=Choate, 2]``."""
+def place_text(info: SiteInfo, place: tuple[int, ...], coords: Mapping[str, Any]) -> list[str]:
+    """The axes of an element in words: ``["school=Choate", "2"]``."""
     parts = []
     for axis, i in enumerate(place):
         if axis < len(info.plates):
@@ -32,6 +33,12 @@ def element(info: SiteInfo, place: tuple[int, ...], coords: Mapping[str, Any]) -
         else:
             own = axis - len(info.plates)
             parts.append(f"{info.dims[own]}={i}" if info.dims else str(i))
+    return parts
+
+
+def element(info: SiteInfo, place: tuple[int, ...], coords: Mapping[str, Any]) -> str:
+    """An element of a site in words: ``y[school=Choate, 2]``."""
+    parts = place_text(info, place, coords)
     return f"{info.name}[{', '.join(parts)}]" if parts else info.name
 
 
@@ -53,31 +60,42 @@ def check_shape(info: SiteInfo, value: Any) -> Any:
     )
 
 
-def check_value(info: SiteInfo, value: Any, coords: Mapping[str, Any], verb: str) -> Any:
-    """Check a value for a site on the host: shape, NaN, and the support where it depends on nothing else.
+def check_value(
+    info: SiteInfo, value: Any, coords: Mapping[str, Any], verb: str, policy: str = "error"
+) -> tuple[Any, np.ndarray | None]:
+    """Check a value for a site on the host: shape, gaps, and the support where it depends on nothing else.
+
+    Returns:
+        The value, and booleans that say which elements are known, or None where all are. Gaps are filled.
 
     Raises:
         ModelError: Naming site, element, value and lines.
     """
-    value = check_shape(info, value)
+    numbers, known = missing.markers(value)
+    value = check_shape(info, numbers)
     if isinstance(value, jax.core.Tracer):
-        return value
+        return value, None
     host = np.asarray(value)
-    if np.issubdtype(host.dtype, np.floating) and np.isnan(host).any():
-        bad = np.isnan(host)
-        place = _first(bad)
+    if known is not None and policy == "error":
+        place = _first(~known)
+        hint = missing.HINT if verb == "condition" else "."
         raise ModelError(
-            f"program.{verb}: {element(info, place, coords)} is nan ({int(bad.sum())} of {bad.size} values are):"
-            f"\n{at(info.source)}\n{at(user_line())}\n  Leave these rows out, or fill them in, before conditioning."
+            f"program.{verb}: {element(info, place, coords)} is {'nan' if host.dtype.kind == 'f' else 'missing'} "
+            f"({int((~known).sum())} of {known.size} values are):\n{at(info.source)}\n{at(user_line())}"
+            f"\n  Leave these rows out, or fill them in, before conditioning{hint}"
         )
+    if known is not None:
+        host = missing.filled(info, host, known)
     if info.support is not None:
-        _check_support(info, host, np.asarray(info.support(host)), coords, f"program.{verb}: ")
+        ok = np.asarray(info.support(host))
+        ok = ok if known is None else ok | ~missing.whole_rows(info, known)
+        _check_support(info, host, ok, coords, f"program.{verb}: ")
     if info.discrete and np.issubdtype(host.dtype, np.floating):
         host = host.astype(np.int64)
     elif not info.discrete and not np.issubdtype(host.dtype, np.floating):
         host = host.astype(np.float64)
     # what was checked stays as it was, whatever happens to the caller's array
-    return host.copy() if host is value or host.base is not None else host
+    return (host.copy() if host is value or host.base is not None else host), known
 
 
 def _check_support(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from . import _jax
 from .arguments import abstract
+from .missing import with_imputed
 from .sites import SiteInfo
 from .values import TWIN
 
@@ -129,6 +130,7 @@ def graph(program: Any) -> Graph:
         if (channel == "value") == (learned[name].kind == "record"):
             first = len(data) + len(inputs)
             parents[name] = frozenset(inputs[i - first] for i in reads if i >= first)
+    parents = with_imputed(program, parents)
     return Graph(
         parents,
         {name: program.role(name) for name in learned},

@@ -18,6 +18,7 @@ import numpy as np
 
 from ._jax import trace_state
 from .errors import ModelError, at, user_line
+from .missing import refuse_called
 from .trace import Array, Frame, current, entered, sample
 from .values import site_of
 
@@ -275,9 +276,10 @@ def call(scope: str, program: Any) -> Any:
             f"ppl.call({scope!r}, ...) needs a program, such as model(data), not {type(program).__name__}:"
             f"\n{at(user_line())}"
         )
+    refuse_called(program, scope)
     prefix = f"{frame.scope}{scope}/"
-    own = {prefix + name: value for name, value in program.fixed.items() if prefix + name not in frame.released}
-    fixed = {name: value for name, value in own.items() if name not in frame.given}
+    own = {prefix + n: value for n, value in program.fixed.items() if prefix + site_of(n) not in frame.released}
+    fixed = {name: value for name, value in own.items() if site_of(name) not in frame.given}
     roles = {name: program.roles[name.removeprefix(prefix)] for name in own}
     known = dict(frame.known)
     if fixed:
@@ -288,7 +290,7 @@ def call(scope: str, program: Any) -> Any:
         frame,
         scope=prefix,
         given={**frame.given, **fixed},
-        roles={**roles, **frame.roles},
+        roles={**{n: role for n, role in roles.items() if site_of(n) == n or n in fixed}, **frame.roles},
         released=frame.released | {prefix + name for name in program.released},
         known=known,
         sites={},

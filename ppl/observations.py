@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
+
 from .sites import in_order
 
 Array = Any
@@ -19,8 +21,9 @@ def observed(program: Any) -> dict[str, Any]:
 
     def build() -> Callable:
         def run(data: list[Any], given: dict[str, Any]) -> dict[str, Array]:
-            kept = program.play(data, given=given, known=program.learned(), keep=("value",))[1].out["value"]
-            return {name: kept[name] for name in inner}
+            out = program.play(data, given=given, known=program.learned(), keep=("value", "known"))[1].out
+            gaps = {name: ~known for name, known in out.get("known", {}).items()}
+            return {n: jnp.where(gaps[n], jnp.nan, out["value"][n]) if n in gaps else out["value"][n] for n in inner}
 
         return run
 

@@ -7,15 +7,15 @@ value and keeps its factor, while ``do`` fixes it and drops the factor (Pearl, 2
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import arguments
-from .errors import MissingSite, at, explained, suggest, user_line
+from . import arguments, missing
+from .errors import explained
 from .sites import Learned, Site, SiteInfo, in_order
 from .trace import Frame, entered
 
@@ -101,8 +101,8 @@ class Program:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Values of the sites that ``condition`` has fixed; ``observed`` has those of called programs too."""
-        return {name: self.fixed[name] for name, role in self.roles.items() if role == "observed"}
+        """Values of the sites that ``condition`` has fixed, NaN in gaps; ``observed`` has called programs' too."""
+        return {n: missing.shown(self, n, self.fixed[n]) for n, role in self.roles.items() if role == "observed"}
 
     def observed(self) -> dict[str, Any]:
         """Values of all observed sites, also of those that a called sub-program conditions."""
@@ -132,9 +132,12 @@ class Program:
         """Run once in a fresh frame with the given settings (see ``Frame``)."""
         defaults = {"given": {}, "free": {}, "roles": self.roles, "known": {}, "key": None, "released": self.released}
         settings = {**defaults, "horizon": dict(self.horizon), **settings}
+        given, places = ("given", "free", "roles"), settings["given"]
+        settings |= dict(zip(given, missing.expand(*(settings[name] for name in given)), strict=True))
         frame = Frame(keep=frozenset(settings.pop("keep", ())), **settings)
         with entered(frame):
             result = self.execute(data)
+        missing.collect(frame.out, places)
         return result, frame
 
     def key(self) -> Hashable:
@@ -166,6 +169,7 @@ class Program:
                 jax.eval_shape(run, list(self.arguments.data))
                 found = Learned(frames[0].sites, frames[0].coords)
                 cache[("learned", identity)] = found
+            found = missing.extended(found, self.fixed)
             object.__setattr__(self, "_learned", found)
         return found
 
@@ -200,7 +204,9 @@ class Program:
     @property
     def coords(self) -> dict[str, np.ndarray]:
         """Labels of the plates that have them."""
-        return dict(self._learn().coords)
+        if "_labels" not in self.__dict__:
+            object.__setattr__(self, "_labels", missing.labels(self))
+        return {**self._learn().coords, **self.__dict__["_labels"]}
 
     def latent(self) -> tuple[str, ...]:
         """Names of the latent sites."""
@@ -214,24 +220,29 @@ class Program:
 
     def __repr__(self) -> str:
         """Model, and what is fixed."""
-        fixed = "".join(f", {role} {name}" for name, role in self.roles.items())
+        fixed = "".join(f", {role} {name}" for name, role in self.roles.items() if "\0" not in name)
         return f"Program({self.model.__name__}{fixed})"
 
     # ------------------------------------------------------------------------------------------ fixing
 
-    def condition(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Program:
+    def condition(
+        self, values: Mapping[str, Any] | None = None, /, *, missing: Any = "error", **named: Any
+    ) -> Program:
         """Observe sites: fix their values and keep their factors.
 
         Args:
             values: Values by site name; for names such as ``"school/y"``.
+            missing: What becomes of gaps (NaN, None, NA, masked entries): ``"error"``; ``"marginalize"``, which leaves
+                these elements out of the density exactly; ``"impute"``, which makes them the latent site
+                ``<site>_missing``. One policy for all sites of the call, or a mapping from sites to policies.
             **named: The same as keywords.
 
         Returns:
             A new program.
 
         Raises:
-            ModelError: An unknown name, a shape that is not exactly the site's, a NaN, or a value outside of the
-                support.
+            ModelError: An unknown name, a shape that is not exactly the site's, a gap without a policy or with one
+                that would not be exact, or a value outside of the support.
 
         Example:
             >>> import ppl
@@ -241,8 +252,12 @@ class Program:
             ...     ppl.sample("y", dist.Normal(0.0, 1.0))
             >>> f().condition(y=1.0).sites["y"].kind
             'observed'
+            >>> float(f().condition(y=float("nan"), missing="marginalize").log_prob({}))
+            0.0
         """
-        return self._fix({**(values or {}), **named}, "observed")
+        from .fixing import fix
+
+        return fix(self, {**(values or {}), **named}, "observed", missing)
 
     def do(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Program:
         """Intervene on sites: fix their values and drop their factors.
@@ -257,25 +272,9 @@ class Program:
         Raises:
             ModelError: As for ``condition``.
         """
-        return self._fix({**(values or {}), **named}, "done")
+        from .fixing import fix
 
-    def _fix(self, values: Mapping[str, Any], role: str) -> Program:
-        from .check import check_value
-
-        verb = "condition" if role == "observed" else "do"
-        learned = self.learned()
-        fixed, roles = dict(self.fixed), dict(self.roles)
-        for name, value in values.items():
-            info = learned.get(name)
-            if info is None or info.kind != "sample":
-                names = [n for n, i in learned.items() if i.kind == "sample"]
-                what = f"is a {info.kind}, not a random variable" if info else "is not a site of the model"
-                raise MissingSite(
-                    f"program.{verb}: {name!r} {what}.{suggest(name, names)}\n{at(user_line())}"
-                )
-            fixed[name] = check_value(info, value, self.coords, verb)
-            roles[name] = role
-        return replace(self, fixed=fixed, roles=roles)
+        return fix(self, {**(values or {}), **named}, "done")
 
     def release(self) -> Program:
         """The same program with nothing observed, also in called sub-programs; what ``do`` has fixed stays."""

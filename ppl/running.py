@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import missing
 from .errors import MissingSite, ModelError, suggest
 from .sites import in_order
 
@@ -28,12 +29,12 @@ def values_given(program: Any, values: Mapping[str, Any], need_all: bool) -> dic
     values = {
         name: check_shape(learned[name], value) for name, value in values.items() if learned[name].kind == "sample"
     }
-    values = {**program.fixed, **values}
-    missing = [n for n in learned if program.role(n) in ("latent", "observed") and n not in values]
-    missing = [n for n in missing if learned[n].role is None]
-    if need_all and missing:
-        raise ModelError(f"a value is needed for each site; missing: {', '.join(missing)}")
-    return values
+    found = missing.among(program.fixed, values)
+    absent = [n for n in learned if program.role(n) in ("latent", "observed") and n not in found]
+    absent = [n for n in absent if learned[n].role is None and n not in missing.needless(program.fixed, values)]
+    if need_all and absent:
+        raise ModelError(f"a value is needed for each site; missing: {', '.join(absent)}")
+    return found
 
 
 def factors(program: Any, values: Mapping[str, Any]) -> dict[str, Array]:
@@ -53,7 +54,7 @@ def factors(program: Any, values: Mapping[str, Any]) -> dict[str, Array]:
 
 def simulate(program: Any, key: Array, values: Mapping[str, Any]) -> dict[str, Array]:
     """Values of all sites and records, some sites clamped; traceable."""
-    given = {**program.fixed, **values}
+    given = missing.among(program.fixed, values)
     settings = {"given": given, "known": program.learned(), "key": key, "keep": ("value",)}
     return in_order(program.learned(), program.play(program.arguments.data, **settings)[1].out.get("value", {}))
 

@@ -30,6 +30,9 @@ class SiteInfo:
         free_shape: Unconstrained shape of one element, or None for discrete sites.
         role: Role forced by the model text itself (a conditioned sub-program), or None.
         branches: The branch statements around the site, each with the arm's number.
+        joint: Number of trailing axes of ``shape`` along which elements depend on each other.
+        elementwise: Whether the support is a product of supports of the elements.
+        marginalizes: Whether the density of any part of a vector is known.
     """
 
     name: str
@@ -48,6 +51,9 @@ class SiteInfo:
     free_shape: tuple[int, ...] | None = None
     role: str | None = None
     branches: tuple[str, ...] = ()
+    joint: int = 0
+    elementwise: bool = True
+    marginalizes: bool = True
 
     @property
     def sizes(self) -> tuple[int, ...]:

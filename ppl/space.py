@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to, constraints
 
+from .distributions.tails import bounds, interior
 from .errors import ModelError, at
 
 Array = Any
@@ -69,6 +70,52 @@ def constrain(support: Any, free: Array, info: Any) -> tuple[Array, Array]:
 def unconstrain(support: Any, value: Array) -> Array:
     """Preimage of a constrained value."""
     return biject_to(support).inv(value)
+
+
+def each_support(support: Any) -> Any:
+    """The support of one element, where that of a vector or an array is a product of them."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def elementwise(support: Any) -> bool:
+    """Whether the elements of a value are free of each other: reals, positive numbers, intervals, not simplices."""
+    return each_support(support).event_dim == 0
+
+
+def constrain_each(support: Any, free: Array) -> tuple[Array, Array]:
+    """Image of an unconstrained value under an elementwise bijection, and the log-determinant of each element."""
+    support = each_support(support)
+    if support is constraints.real:
+        return free, jnp.zeros_like(free)
+    transform = biject_to(support)
+    value = transform(free)
+    return value, transform.log_abs_det_jacobian(free, value)
+
+
+def unconstrain_each(support: Any, value: Array) -> Array:
+    """Preimage of a constrained value, elementwise."""
+    return biject_to(each_support(support)).inv(value)
+
+
+def inner_point(support: Any, shape: tuple[int, ...]) -> Array:
+    """A value of ``shape`` inside of a support, where densities and their gradients are finite.
+
+    Example:
+        >>> inner_point(constraints.interval(2.0, 4.0), (2,)).tolist()
+        [3.0, 3.0]
+    """
+    one = each_support(support)
+    try:
+        low, high = bounds(one)
+    except TypeError:
+        if is_discrete(one):
+            return jnp.zeros(shape)
+        return jax.lax.stop_gradient(biject_to(support)(jnp.zeros(biject_to(support).inverse_shape(shape))))
+    if is_discrete(one):
+        return jnp.broadcast_to(jnp.asarray(0 if low is None else low), shape)
+    return jax.lax.stop_gradient(jnp.broadcast_to(interior(low, high), shape))
 
 
 def inside(d: Any, value: Array) -> Array:

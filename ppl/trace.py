@@ -19,6 +19,7 @@ import numpy as np
 
 from . import space
 from ._jax import trace_state
+from .distributions import partial
 from .errors import ModelError, at, user_line
 from .sites import SiteInfo
 from .values import TWIN, factor_of, value_of
@@ -208,6 +209,9 @@ def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteIn
         support=d.support if static else None,
         free_shape=None if discrete else space.free_shape(d.support, shape),
         branches=frame.branches,
+        joint=partial.joint_axes(d),
+        elementwise=space.elementwise(d.support),
+        marginalizes=partial.marginalizes(d),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpyro.distributions.distribution import Distribution, validation_enabled
 
 from . import space
+from .distributions import partial
 from .errors import ImproperPrior, ModelError, at
 from .sites import SiteInfo
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 Array = Any
 TWIN = "\0twin"  # under name + TWIN the graph hands in the value that other sites see
 MASK = "\0mask"  # under name + MASK a run is told which elements of a value that is handed in are known
+PLACES = "\0places"  # under name + PLACES the places, in the flattened value, of elements that are latent variables
+IMPUTE, MARGINALIZE = "impute", "marginalize"  # roles of name + MASK: what becomes of unknown elements in a density
+FILLED = "filled"  # the role of name + MASK where the value that is handed in has its imputed elements already
 
 
 def site_of(name: str) -> str:
@@ -51,8 +55,7 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
         # values keep an inexact dtype of their own, so that float32 runs of float64 data are explicit
         value = value if value.dtype == info.dtype else value.astype(info.dtype)
         known = frame.given.get(name + MASK)
-        if known is not None and frame.key is not None:
-            value = jnp.where(known, value, d.sample(fold_name(frame.key, name)).astype(info.dtype))
+        value = value if known is None else _completed(frame, name, d, info, value, known)
     elif name in frame.free:
         value, logdet = space.constrain(d.support, frame.free[name], info)
         frame.put("logdet", name, logdet)
@@ -66,8 +69,31 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
     else:
         value = placeholder(d, info.dtype)
     frame.put("value", name, value)
-    if "free" in frame.keep and not info.discrete and info.role is None:
-        frame.put("free", name, space.unconstrain(d.support, value))
+    if "free" in frame.keep and not info.discrete:
+        if info.role is None:
+            frame.put("free", name, space.unconstrain(d.support, value))
+        elif frame.roles.get(name + MASK) in (IMPUTE, FILLED):
+            frame.put("free", name, space.unconstrain_each(d.support, value))
+    return value
+
+
+def _completed(frame: Frame, name: str, d: Any, info: SiteInfo, value: Array, known: Array) -> Array:
+    """A value of which some elements are not known, completed: by latent variables, or drawn given the others.
+
+    Elements that are left out of a density keep the value that stands there, which lies inside of the support.
+    """
+    policy = frame.roles.get(name + MASK)
+    frame.put("known", name, known)
+    if policy == FILLED:
+        return value
+    if policy == IMPUTE and name in frame.free:
+        latent, logdet = space.constrain_each(d.support, frame.free[name])
+        frame.put("logdet", name, jnp.where(known, jnp.zeros((), logdet.dtype), logdet).sum())
+        return jnp.where(known, value, latent.astype(info.dtype))
+    if frame.key is not None:
+        return partial.draw(d, fold_name(frame.key, name), value, known).astype(info.dtype)
+    if info.support is None:
+        return jnp.where(known, value, space.inner_point(d.support, info.shape).astype(info.dtype))
     return value
 
 
@@ -93,8 +119,15 @@ def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, rol
     """The log factor of a site, of its distribution's batch shape."""
     # data whose support is fixed were checked on the host; NumPyro's mask would test every one at every step
     checked = role == "observed" and info.support is not None and not frame.mask_all
+    known = frame.given.get(name + MASK) if role == "observed" else None
+    latent = None
     with validation_enabled(not checked and validates()):
-        factor = d.log_prob(value)
+        if known is None:
+            factor = d.log_prob(value)
+        elif frame.roles.get(name + MASK) in (IMPUTE, FILLED):
+            factor, latent = partial.split(d, value, known)
+        else:
+            factor = partial.log_prob(d, value, known)
     expected = tuple(d.batch_shape)
     if factor.shape != expected:
         raise ModelError(
@@ -104,7 +137,12 @@ def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, rol
     outside = frame.mask_all or (role == "observed" and info.support is None)
     if outside:
         # several families return a finite density outside of their support
-        factor = jnp.where(space.inside(d, value), factor, -jnp.inf)
+        inside = space.inside(d, value)
+        rows = jnp.ones((), bool) if known is None else partial.whole(known, known.ndim - factor.ndim)
+        factor = jnp.where(inside | ~rows, factor, -jnp.inf)
+        latent = None if latent is None else jnp.where(inside | rows, latent, -jnp.inf)
+    if latent is not None:
+        frame.put("factor", name + MASK, latent)
     if role == "observed" and frame.select is not None:
         factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
     return factor

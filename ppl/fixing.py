@@ -1,0 +1,57 @@
+"""Fix sites of a program at values: ``condition`` keeps their factors, ``do`` drops them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .check import check_value
+from .errors import MissingSite, ModelError, at, suggest, user_line
+from .missing import forget, policies, remember
+from .sites import SiteInfo
+from .values import PLACES
+
+
+def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "error") -> Any:
+    """The program with some sites fixed at values that are checked on the host.
+
+    Args:
+        program: The program.
+        values: Values by site name.
+        role: ``"observed"`` or ``"done"``.
+        missing: The policy for gaps, or a mapping from sites to policies.
+
+    Raises:
+        ModelError: Naming site, element, value and line.
+    """
+    verb = "condition" if role == "observed" else "do"
+    chosen = policies(missing, values)
+    fixed, roles = dict(program.fixed), dict(program.roles)
+    for name, value in values.items():
+        info = _site(program, name, verb)
+        host, known = check_value(info, value, program.coords, verb, chosen[name])
+        forget(fixed, roles, name)
+        fixed[name], roles[name] = host, role
+        if known is not None:
+            marks, policy = remember(program, info, known, chosen[name])
+            fixed |= marks
+            roles |= policy
+    return replace(program, fixed=fixed, roles=roles)
+
+
+def _site(program: Any, name: str, verb: str) -> SiteInfo:
+    """The random variable of a name."""
+    learned = program.learned()
+    info = learned.get(name)
+    if info is None or info.kind != "sample":
+        names = [n for n, i in learned.items() if i.kind == "sample"]
+        what = f"is a {info.kind}, not a random variable" if info else "is not a site of the model"
+        raise MissingSite(f"program.{verb}: {name!r} {what}.{suggest(name, names)}\n{at(user_line())}")
+    whole = name.removesuffix("_missing")
+    if whole + PLACES in program.fixed and whole != name:
+        raise ModelError(
+            f"program.{verb}: {name!r} are the missing elements of {whole!r}:\n{at(info.source)}\n{at(user_line())}"
+            f"\n  Give {whole!r} a value without gaps instead."
+        )
+    return info

@@ -1,0 +1,344 @@
+"""Missing data: which elements of a value are known, and what becomes of the others.
+
+A value with gaps is divided into an array without gaps and booleans that say which elements are known. Both are
+data, so that another pattern of gaps compiles nothing. The gaps are filled before anything is traced, with a point
+inside of the support, so that no NaN reaches a gradient. With ``"marginalize"`` the site's factor is that of the known
+elements alone; with ``"impute"`` the others are the elements of a latent site ``<site>_missing``. Both are right where
+the reason for a gap does not depend on what is missing (Little and Rubin, 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import space
+from .errors import ModelError, at, suggest, user_line
+from .sites import Learned, SiteInfo
+from .values import FILLED, IMPUTE, MARGINALIZE, MASK, PLACES, site_of
+
+Array = Any
+POLICIES = ("error", IMPUTE, MARGINALIZE)
+HINT = (
+    '; or say what the gaps are: condition(..., missing="marginalize") leaves these elements out of the density, '
+    'missing="impute" makes them latent variables.'
+)
+
+
+def latent_name(name: str) -> str:
+    """The latent site of a site's imputed elements."""
+    return f"{name}_missing"
+
+
+# ---------------------------------------------------------------------------------------------- what users hand in
+
+
+def markers(value: Any) -> tuple[Any, np.ndarray | None]:
+    """Divide a value into numbers and booleans that say which of them are known.
+
+    NaN, None, NA and NaT of pandas and the masked entries of NumPy mark a gap.
+
+    Args:
+        value: An array, a (nested) list, a column or a table.
+
+    Returns:
+        The value and None where nothing is missing; else an array with any numbers in the gaps, and booleans of its
+        shape.
+
+    Example:
+        >>> markers([1, None, 3])[1].tolist()
+        [True, False, True]
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value, None
+    gaps: Any = np.zeros((), bool)
+    if isinstance(value, np.ma.MaskedArray):
+        gaps, value = np.ma.getmaskarray(value), np.ma.getdata(value)
+    try:
+        host = np.asarray(value)
+    except ValueError:  # rows of different lengths, which the check of the shape explains
+        return value, None
+    if host.dtype == object:
+        absent = np.fromiter((_absent(x) for x in host.ravel()), bool, host.size).reshape(host.shape)
+        filled = [0 if gap else x for gap, x in zip(absent.ravel(), host.ravel(), strict=True)]
+        try:
+            numbers = np.asarray(filled)
+        except ValueError:
+            return value, None
+        if not absent.any() or numbers.dtype.kind not in "biuf" or numbers.size != host.size:
+            return value, None
+        host, gaps = numbers.reshape(host.shape), gaps | absent
+    if host.dtype.kind == "f":
+        gaps = gaps | np.isnan(host)
+    return (host, ~gaps) if gaps.any() else (value, None)
+
+
+def _absent(x: Any) -> bool:
+    """Whether an entry of a column stands for no value."""
+    if x is None or type(x).__name__ in ("NAType", "NaTType", "MaskedConstant"):
+        return True
+    return isinstance(x, (float, np.floating)) and x != x
+
+
+def policies(missing: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """The policy of every site of a call of ``condition``.
+
+    Raises:
+        ModelError: A policy, or a site, that does not exist.
+    """
+    given = missing if isinstance(missing, Mapping) else dict.fromkeys(values, missing)
+    for name, policy in given.items():
+        if name not in values:
+            raise ModelError(
+                f"condition(missing=...): {name!r} is not among the values of this call.{suggest(name, values)}"
+                f"\n{at(user_line())}"
+            )
+        if not isinstance(policy, str) or policy not in POLICIES:
+            raise ModelError(
+                f'condition(missing=...): a policy is "error", "impute" or "marginalize", not {policy!r}:'
+                f'\n{at(user_line())}\n  A site called "missing" is conditioned on by condition({{"missing": value}}).'
+            )
+    return {name: given.get(name, "error") for name in values}
+
+
+def filled(info: SiteInfo, host: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """A value with a point of the support in its gaps, where the support is fixed; else zeros, replaced in the run."""
+    point: Any = 0
+    if info.support is not None:
+        point = np.asarray(space.inner_point(info.support, info.full_shape)).astype(np.result_type(host, float))
+        if info.discrete and host.dtype.kind != "f":
+            point = point.astype(host.dtype if host.dtype.kind != "b" else int)
+    return np.where(known, host, point)
+
+
+def whole_rows(info: SiteInfo, known: np.ndarray) -> np.ndarray:
+    """Which rows are wholly known, a row being what the distribution scores as one."""
+    own = len(info.shape) - info.batch
+    return np.asarray(known.all(axis=tuple(range(known.ndim - own, known.ndim))))
+
+
+# ---------------------------------------------------------------------------------------------- what a program keeps
+
+
+def forget(fixed: dict[str, Any], roles: dict[str, str], name: str) -> None:
+    """Forget what was known of the gaps of a site."""
+    for mark in (MASK, PLACES):
+        fixed.pop(name + mark, None)
+        roles.pop(name + mark, None)
+
+
+def remember(program: Any, info: SiteInfo, known: np.ndarray, policy: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Data and roles by which a program knows the gaps of a site, refused where the policy would be wrong."""
+    if policy == MARGINALIZE:
+        _refuse_marginal(program, info, known)
+        return {info.name + MASK: known}, {info.name + MASK: MARGINALIZE}
+    _refuse_imputation(program, info)
+    places = np.flatnonzero(~known).astype(np.int32)
+    marks = {info.name + MASK: known, info.name + PLACES: places}
+    return marks, dict.fromkeys(marks, IMPUTE)
+
+
+def _where(program: Any, info: SiteInfo, bad: np.ndarray) -> str:
+    from .check import element
+
+    place = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+    return element(info, place, program.coords)
+
+
+def _refuse(info: SiteInfo, policy: str, why: str, fix: str) -> ModelError:
+    return ModelError(f'missing="{policy}": {why}:\n{at(info.source)}\n{at(user_line())}\n  {fix}')
+
+
+def _refuse_marginal(program: Any, info: SiteInfo, known: np.ndarray) -> None:
+    """Leaving factors out is exact only for what integrates to one and is read by nothing else."""
+    if info.improper:
+        why = f"site {info.name!r} ({info.family}) is improper, so that its factor does not integrate to one"
+        raise _refuse(info, MARGINALIZE, why, 'Give it a proper distribution, or write missing="impute".')
+    if not info.marginalizes:
+        rows = known.any(axis=tuple(range(known.ndim - info.joint, known.ndim)))
+        partly = np.asarray(rows & ~known.all(axis=tuple(range(known.ndim - info.joint, known.ndim))))
+        if partly.any():
+            why = (
+                f"{_where(program, info, partly)} is known in part ({int(partly.sum())} of {partly.size} are), and the "
+                f"density of a part of a {info.family} is not known here"
+            )
+            raise _refuse(info, MARGINALIZE, why, "Leave out the whole of it, or write the site as a normal one.")
+    graph = program.graph()
+    readers = sorted(graph.children(info.name) - {info.name})
+    advice = 'Write missing="impute": the missing elements become latent variables, which may be read.'
+    if info.discrete:
+        advice = "Sum the missing values out in the model, by dist.mixture(weights, components)."
+    if readers:
+        source = program.learned()[readers[0]].source
+        why = (
+            f"{graph.kinds[readers[0]]} {readers[0]!r} reads site {info.name!r}, so that leaving out the missing "
+            f"elements of {info.name!r} would not be exact:\n{at(source)}"
+        )
+        raise ModelError(f'missing="{MARGINALIZE}": {why}\n{at(info.source)}\n{at(user_line())}\n  {advice}')
+    if info.name in graph.children(info.name) and not _ends(info, known):
+        why = (
+            f"{_where(program, info, ~known)} is missing, and later elements of {info.name!r} along its chain read it, "
+            "so that leaving it out would not be exact"
+        )
+        raise _refuse(info, MARGINALIZE, why, f"{advice} A chain that is known up to some step may be left out after.")
+
+
+def _ends(info: SiteInfo, known: np.ndarray) -> bool:
+    """Whether, along the one chain around a site, all is missing after the first gap."""
+    chains = [axis for axis, plate in enumerate(info.plates) if plate[2] == "markov"]
+    if len(chains) != 1:
+        return False
+    axis = chains[0]
+    inner = tuple(range(axis + 1, known.ndim))
+    complete, empty = known.all(axis=inner), ~known.any(axis=inner)
+    started = np.cumsum(~complete, axis=axis) > 0
+    rest = empty.take(range(1, started.shape[axis]), axis)
+    return bool(np.all(rest | ~started.take(range(started.shape[axis] - 1), axis)))
+
+
+def _refuse_imputation(program: Any, info: SiteInfo) -> None:
+    """A missing element can be a latent variable where it is continuous and free of the others' supports."""
+    if info.discrete:
+        why = f"site {info.name!r} ({info.family}) is discrete, and so its missing elements would be discrete latents"
+        fix = 'Write missing="marginalize" where nothing else reads them, or sum them out by dist.mixture.'
+        raise _refuse(info, IMPUTE, why, fix)
+    if info.atoms:
+        why = f"site {info.name!r} ({info.family}) has point masses, so that its missing elements have no density"
+        raise _refuse(info, IMPUTE, why, 'Write missing="marginalize", or the value before censoring as the site.')
+    if not info.elementwise:
+        why = f"the elements of a value of site {info.name!r} ({info.family}) constrain each other"
+        fix = 'Leave the whole of it out: missing="marginalize" with all of its elements missing.'
+        raise _refuse(info, IMPUTE, why, fix)
+    other = program.learned().get(latent_name(info.name))
+    if other is not None and info.name + PLACES not in program.fixed:
+        why = f"the missing elements of {info.name!r} would be called {other.name!r}, which is another site"
+        raise _refuse(info, IMPUTE, f"{why}:\n{at(other.source)}", "Rename one of them.")
+
+
+def extended(learned: Learned, fixed: Mapping[str, Any]) -> Learned:
+    """The sites of a model and, after each that has imputed elements, the latent site of these."""
+    marks = {site_of(mark): value for mark, value in fixed.items() if mark.endswith(PLACES)}
+    if not marks:
+        return learned
+    sites: dict[str, SiteInfo] = {}
+    for name, info in learned.sites.items():
+        sites[name] = info
+        if name in marks:
+            shape = (int(np.size(marks[name])),)
+            support = None if info.support is None else space.each_support(info.support)
+            empty: Any = {"plates": (), "dims": None, "role": None, "branches": (), "batch": 1, "joint": 0}
+            sites[latent_name(name)] = replace(
+                info, name=latent_name(name), shape=shape, free_shape=shape, support=support, **empty
+            )
+    return Learned(sites, learned.coords)
+
+
+def labels(program: Any) -> dict[str, np.ndarray]:
+    """For each site of imputed elements their places as text, by the name of its axis."""
+    from .check import place_text
+
+    found = {}
+    for mark, places in program.fixed.items():
+        if mark.endswith(PLACES):
+            info = program.learned()[site_of(mark)]
+            coords = program._learn().coords
+            index = np.stack(np.unravel_index(np.asarray(places), info.full_shape or (1,)), axis=-1)
+            rows = index[:, : len(info.full_shape)].tolist()
+            texts = [",".join(place_text(info, tuple(row), coords)) or info.name for row in rows]
+            found[f"{latent_name(info.name)}_dim_0"] = np.array(texts)
+    return found
+
+
+def with_imputed(program: Any, parents: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """Parents in a graph, where who reads a site reads its imputed elements, which have the site's own parents."""
+    found = dict(parents)
+    for name in (site_of(mark) for mark in program.fixed if mark.endswith(PLACES)):
+        latent = latent_name(name)
+        found = {child: reads | {latent} if name in reads else reads for child, reads in found.items()}
+        found[latent] = parents[name] | {name} if name in parents[name] else parents[name]
+    return found
+
+
+def shown(program: Any, name: str, value: Any) -> Any:
+    """The value of a fixed site as the user handed it in: NaN in the gaps."""
+    known = program.fixed.get(name + MASK)
+    return value if known is None else np.where(known, value, np.nan)
+
+
+def among(fixed: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fixed and given values together; a value that is given whole has no gaps."""
+    given = {**fixed, **values}
+    for name in values:
+        if name + MASK in fixed and name + MASK not in values and name in fixed:
+            forget(given, {}, name)
+            given.pop(latent_name(name), None)
+    return given
+
+
+def needless(fixed: Mapping[str, Any], values: Mapping[str, Any]) -> set[str]:
+    """Sites of imputed elements that need no value because the sites that they belong to are given."""
+    return {latent_name(site_of(mark)) for mark in fixed if mark.endswith(PLACES) and site_of(mark) in values}
+
+
+# ---------------------------------------------------------------------------------------------- around a run
+
+
+def expand(given: dict[str, Any], free: dict[str, Any], roles: dict[str, str]) -> tuple[dict, dict, dict]:
+    """Put imputed elements where they belong in their sites' full arrays, so that plates and chains can slice them."""
+    marks = [mark for mark in given if mark.endswith(PLACES)]
+    if not marks:
+        return given, free, roles
+    given, free, roles = dict(given), dict(free), dict(roles)
+    for mark in marks:
+        places, name = given.pop(mark), site_of(mark)
+        latent, shape = latent_name(name), np.shape(given[name])
+        if latent in given:
+            value = jnp.asarray(given.pop(latent))
+            given[name] = _put(jnp.asarray(given[name]).astype(value.dtype), places, value)
+            roles[name + MASK] = FILLED
+        elif latent in free:
+            value = free.pop(latent)
+            free[name] = _put(jnp.zeros(shape, value.dtype), places, value)
+    return given, free, roles
+
+
+def _put(array: Array, places: Array, values: Array) -> Array:
+    flat = array.reshape(-1).at[places].set(values, unique_indices=True, indices_are_sorted=True)
+    return flat.reshape(array.shape)
+
+
+def collect(out: dict[str, dict[str, Array]], given: Mapping[str, Any]) -> None:
+    """Name what a run kept of imputed elements by their own sites."""
+    for mark in given:
+        if not mark.endswith(PLACES):
+            continue
+        places, name = given[mark], site_of(mark)
+        latent = latent_name(name)
+        for channel, kept in out.items():
+            if channel == "value" and name in kept:
+                kept[latent] = kept[name].reshape(-1)[places]
+            elif channel == "free" and name in kept:
+                kept[latent] = kept.pop(name).reshape(-1)[places]
+            elif channel == "logdet" and name in kept:
+                kept[latent] = kept.pop(name)
+            elif channel == "factor" and name + MASK in kept:
+                factor = kept.pop(name + MASK)
+                whole = factor.shape == np.shape(given[name])
+                kept[latent] = factor.reshape(-1)[places] if whole else factor.sum()
+
+
+def refuse_called(program: Any, scope: str) -> None:
+    """Imputed elements belong to the program that is compiled, not to one that it calls."""
+    for mark in program.fixed:
+        if mark.endswith(PLACES):
+            name = site_of(mark)
+            raise ModelError(
+                f"ppl.call({scope!r}, ...): the program imputes missing elements of {name!r}, which would be hidden "
+                f"latents:\n{at(user_line())}\n  Condition the outer program instead: "
+                f'program.condition({{"{scope}/{name}": value}}, missing="impute").'
+            )
