@@ -22,6 +22,7 @@ from .columns import allow_nan
 from .compile import compile
 from .density import Density
 from .errors import ImproperPrior, MissingSite, ModelError, ParameterError
+from .external import external
 from .graph import Graph
 from .maps import branch, call, plate, sample_tree
 from .program import Model, Program, Site, model
@@ -49,6 +50,7 @@ __all__ = [
     "compile",
     "dist",
     "distributions",
+    "external",
     "factor",
     "index",
     "markov",

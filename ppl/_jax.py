@@ -284,6 +284,18 @@ def _param_key(x: Any) -> Hashable:
 _NO_MATTER = ("name", "debug_info", "source_info", "ft_in", "ft_out")  # of the last two only the counts matter
 
 
+_DERIVATIVES = ("fwd_jaxpr_thunk", "bwd", "out_trees")
+
+
+def _graded(eqn: Any) -> bool:
+    """Whether an equation is a call of the host that knows its own gradient: each trace wraps that anew."""
+    inner = subjaxpr(eqn) if eqn.primitive.name == "custom_vjp_call" else None
+    if inner is None or len(inner.jaxpr.eqns) != 1:
+        return False
+    calls = host_functions(Code(inner.jaxpr, ()))
+    return len(calls) == 1 and getattr(calls[0], "gradient", None) is not None
+
+
 def _aval_key(aval: Any) -> Hashable:
     return (tuple(getattr(aval, "shape", ())), str(getattr(aval, "dtype", aval)), getattr(aval, "weak_type", False))
 
@@ -299,7 +311,8 @@ def _jaxpr_key(jaxpr: Jaxpr) -> Hashable:
     heads = tuple((ref(v), _aval_key(v.aval)) for v in (*jaxpr.constvars, *jaxpr.invars))
 
     def eqn_key(eqn: Any) -> Hashable:
-        names = sorted(name for name in eqn.params if name not in _NO_MATTER)
+        drop = (*_NO_MATTER, *_DERIVATIVES) if _graded(eqn) else _NO_MATTER
+        names = sorted(name for name in eqn.params if name not in drop)
         counts = _scan_counts(eqn.params) if eqn.primitive.name == "scan" else ()
         inputs = tuple(ref(v) for v in eqn.invars)
         outputs = tuple((ref(v), _aval_key(v.aval)) for v in eqn.outvars)

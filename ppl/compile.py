@@ -20,6 +20,7 @@ import numpy as np
 from . import _jax, arguments, costs, space
 from .density import Density, Labels
 from .errors import ModelError, at
+from .host import HostCall, surfacing
 from .passes.hoist import Hoisted, hoist
 from .program import Program
 
@@ -91,6 +92,39 @@ class Compiled:
         return costs.work(self.hoisted.after)
 
     @cached_property
+    def external(self) -> tuple[str, ...]:
+        """Names of the functions on the host that one evaluation of the log density calls."""
+        return host_names(self.hoisted.after)
+
+    @cached_property
+    def external_sites(self) -> dict[str, tuple[str, ...]]:
+        """For each such function without a gradient the sites whose log factor calls it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for i in self.terms:
+            if self.reads[i]:
+                for name in host_names(self.part([i]), graded=False):
+                    found[name] = (*found.get(name, ()), self.names[i][1])
+        return found
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """Whether the log density has a gradient: a call of the host without one may stand in its way."""
+        if not host_names(self.hoisted.after, graded=False):
+            return True
+        code = self.part(self.terms)
+        avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in code.jaxpr.invars[len(code.consts) :]]
+
+        def total(free: list[Array], data: list[Array]) -> Array:
+            return sum((jnp.sum(x) for x in code.run(*data, *free)), jnp.zeros(()))
+
+        try:
+            with jax.enable_x64(self.x64):
+                jax.eval_shape(jax.grad(total), avals[self.inputs :], avals[: self.inputs])
+        except ValueError:  # JAX: pure callbacks do not support JVP
+            return False
+        return True
+
+    @cached_property
     def reads(self) -> list[set[str]]:
         """For each output, the latent sites that it is computed from (through unconstrained values)."""
         found = _jax.dependence(self.code, self.inputs + len(self.slots))
@@ -101,8 +135,19 @@ class Compiled:
         """The density of given data: arguments first, then the fixed sites' values; itself traceable."""
         data = tuple(_on_device(x) for x in data)
         plan = self.hoisted
-        head = () if plan.before is None else tuple(plan.before(*data))
+        with surfacing():
+            head = () if plan.before is None else tuple(plan.before(*data))
         return Density(self, data, (*head, *(data[i] for i in plan.used)), program and Labels(program))
+
+
+def host_names(code: Any, graded: bool | None = None) -> tuple[str, ...]:
+    """Names of the functions on the host that a program calls, all or those with or without a gradient."""
+    found: dict[str, None] = {}
+    for call in _jax.host_functions(code):
+        known = isinstance(call, HostCall)
+        if graded is None or graded == (known and call.gradient is not None):
+            found[call.name if known else "pure_callback"] = None
+    return tuple(found)
 
 
 def _on_device(x: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from . import space
 from .errors import ModelError, suggest
+from .host import surfacing
 from .program import Program
 from .sites import in_order
 
@@ -99,6 +100,16 @@ class Density:
         return self.compiled.work
 
     @property
+    def external(self) -> tuple[str, ...]:
+        """Names of the functions outside of JAX that one evaluation calls (``ppl.external``)."""
+        return self.compiled.external
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the density has a gradient; not where it calls an external function that has none."""
+        return self.compiled.differentiable
+
+    @property
     def program(self) -> Program:
         """The program, with this density's labels."""
         return self.labelling.program if self.labelling is not None else self.compiled.program
@@ -111,7 +122,8 @@ class Density:
             if slot.shape == ():
                 names.append(name)
             else:
-                names.extend(f"{name}[{', '.join(map(str, place))}]" for place in np.ndindex(*slot.shape))
+                info, tidy = self.compiled.sites[name], self.program.tidy
+                names.extend(f"{name}[{tidy.element(info, place)}]" for place in np.ndindex(*slot.shape))
         return names
 
     def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
@@ -224,16 +236,19 @@ def _float(z: Any) -> Array:
     return z if jnp.issubdtype(z.dtype, jnp.inexact) else z.astype(jnp.result_type(float))
 
 
+@surfacing
 @jax.jit
 def _log_density(density: Density, z: Array) -> Array:
     return density._log_density(_float(z))
 
 
+@surfacing
 @partial(jax.jit, static_argnums=2)
 def _outputs(density: Density, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
     return density._outputs(_float(z), outputs)
 
 
+@surfacing
 @jax.jit
 def _diagnose(density: Density, z: Array) -> dict[str, Any]:
     program, fixed = density._play_inputs()

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import arguments, missing
 from .errors import explained
+from .host import surfacing
 from .sites import Learned, Site, SiteInfo, in_order
 from .trace import Frame, entered
 
@@ -291,7 +292,7 @@ class Program:
         if identity not in cache:
             if len(cache) > _CACHE_SIZE:
                 cache.clear()
-            cache[identity] = jax.jit(build())
+            cache[identity] = surfacing(jax.jit(build()))
         return cache[identity]
 
     def factors(self, values: Mapping[str, Any]) -> dict[str, Array]:
