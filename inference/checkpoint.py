@@ -213,7 +213,7 @@ def read(path: Path, known: Iterable[type] = (), only: str | None = None) -> Any
         Damaged: If its checksums or its form are wrong.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             skeleton = json.loads(archive[_SKELETON].tobytes().decode())
             if only is not None:
                 skeleton = skeleton["dict"][only]

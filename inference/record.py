@@ -7,7 +7,7 @@ added to the store; only the last few stay in memory. Split R-hat comes from sum
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
@@ -151,6 +151,28 @@ class Recorder:
         return StoredDraws(self.sampling, self.warmup, info, None if self.moments is None else self.moments.rhats()[0])
 
 
+class OnDemand(Mapping[str, np.ndarray]):
+    """The arrays of a group of a log, each read when it is asked for."""
+
+    def __init__(self, log: Log, group: str) -> None:
+        """Read nothing yet."""
+        self._log, self._group = log, group
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Read an array."""
+        if name not in self._log.tail.get(self._group, {}):
+            raise KeyError(name)
+        return self._log.read(self._group, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self._log.tail.get(self._group, {}))
+
+    def __len__(self) -> int:
+        """Number of arrays."""
+        return len(self._log.tail.get(self._group, {}))
+
+
 @dataclass(frozen=True, eq=False)
 class StoredDraws:
     """Draws in a run directory, with the attributes of ``core.Draws``; arrays are read at first use."""
@@ -172,9 +194,9 @@ class StoredDraws:
         return self.sampling.read("unconstrained_posterior", "z")
 
     @cached_property
-    def stats(self) -> Arrays:
+    def stats(self) -> Mapping[str, np.ndarray]:
         """Statistics by ArviZ's names, each (chains, draws)."""
-        return {name: self.sampling.read("sample_stats", name) for name in self.sampling.tail["sample_stats"]}
+        return OnDemand(self.sampling, "sample_stats")
 
     @cached_property
     def warmup_positions(self) -> np.ndarray | None:
@@ -182,9 +204,9 @@ class StoredDraws:
         return self.warmup.read("unconstrained", "z") if self.warmup.total else None
 
     @cached_property
-    def warmup_stats(self) -> Arrays:
+    def warmup_stats(self) -> Mapping[str, np.ndarray]:
         """Warm-up statistics."""
-        return {name: self.warmup.read("sample_stats", name) for name in self.warmup.tail.get("sample_stats", {})}
+        return OnDemand(self.warmup, "sample_stats")
 
 
 def explained(error: BaseException, path: Any) -> BaseException:

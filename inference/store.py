@@ -152,6 +152,8 @@ class Log:
             parts.append(opened(self.root / group / quoted(name), self.count)[:, start : min(stop, self.count)])
         if stop > self.count:
             parts.append(self.tail[group][name][:, max(start - self.count, 0) : stop - self.count])
+        if not parts:
+            return self.tail[group][name][:, :0]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def verify(self, since: int) -> None:
@@ -160,11 +162,12 @@ class Log:
         Raises:
             Damaged: If a chunk is not what was written.
         """
+        since = max(since, 0)
         if since >= self.count:
             return
         for group, arrays in self.tail.items():
             for name in arrays:
-                self.read(group, name, max(since, 0), self.count)
+                self.read(group, name, since, self.count)
 
 
 class Reader:
@@ -242,7 +245,9 @@ class RunDirectory:
         Raises:
             FileExistsError: If it holds a run already.
         """
-        if self.path.exists() and any(self.path.iterdir()):
+        # a process that died while it made the directory leaves no manifest, and nothing worth keeping
+        files = [f.name for f in self.path.iterdir()] if self.path.exists() else []
+        if any(name != "inputs.npz" and not name.startswith(".inputs.npz") for name in files):
             run = (self.path / "manifest.json").exists()
             advice = f"; go on with it by infer.resume({str(self.path)!r}), or choose" if run else "; choose"
             raise FileExistsError(f"{self.path} {'holds a run' if run else 'is not empty'}{advice} another directory")

@@ -119,6 +119,9 @@ def test_a_crash_anywhere_is_resumed_bit_for_bit(whole, tmp_path, small, monkeyp
             pass
         else:
             pytest.skip("the run is over before")
+    if not (tmp_path / "a" / "manifest.json").exists():  # it died before there was a run
+        assert_same(fit, run(tmp_path / "a", engine))
+        return
     assert status(tmp_path / "a")["status"] == "running"
     assert_same(fit, infer.resume(tmp_path / "a", progress=False))
 
@@ -230,9 +233,9 @@ def stopped(path, engine="pooled", blocks=8):
             run(path, engine)
 
 
-def last_chunk(path, name="unconstrained_posterior/z"):
+def chunk(path, number=-1, name="unconstrained_posterior/z"):
     chunks = sorted((path / "draws.zarr" / name / "c" / "0").iterdir(), key=lambda p: int(p.name))
-    return next(p for p in chunks[-1].rglob("*") if p.is_file())
+    return next(p for p in chunks[number].rglob("*") if p.is_file())
 
 
 def flip(path):
@@ -250,13 +253,13 @@ def newest(path):
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(whole, tmp_path, small, damage):
     engine, fit = whole
     stopped(tmp_path / "a", engine)
-    before = status(tmp_path / "a")["draws"]
+    before = infer.open(tmp_path / "a").draws.shape[1]
     last = newest(tmp_path / "a")
     if damage == "flip":
         flip(last)
     else:
         last.write_bytes(last.read_bytes()[: 0 if damage == "empty" else 400])
-    assert status(tmp_path / "a")["draws"] == before - 10
+    assert infer.open(tmp_path / "a").draws.shape[1] == before - 10
     assert_same(fit, infer.resume(tmp_path / "a", progress=False))
 
 
@@ -268,13 +271,13 @@ def test_a_damaged_last_chunk_gives_way_to_the_block_before(whole, tmp_path, sma
         found = store.RunDirectory(path).checkpoints(only="keeper")
         if len({state["sampling"]["count"] for _, state in found}) == 2:
             break
-    flip(last_chunk(path))
+    flip(chunk(path))
     assert_same(fit, infer.resume(path, progress=False))
 
 
 def test_an_old_damaged_chunk_is_an_error_and_not_a_draw(tmp_path, small):
     run(tmp_path / "a")
-    flip(last_chunk(tmp_path / "a"))
+    flip(chunk(tmp_path / "a", 0))
     with pytest.raises(Damaged, match="chunk"):
         infer.open(tmp_path / "a").draws.positions  # noqa: B018
 
@@ -311,7 +314,7 @@ def test_a_full_disk_leaves_a_readable_run(whole, tmp_path, small, monkeypatch):
 
         monkeypatch.setattr(store.Log, "_write", full)
     else:
-        (folder / "ballast").write_bytes(b"0" * 200_000)
+        (folder / "ballast").write_bytes(b"0" * (400_000 if engine == "nuts" else 200_000))
     try:
         with pytest.raises(StoreError, match=r"(?s)no space is left.*resume"):
             run(folder / "a", engine)
@@ -337,7 +340,7 @@ def test_running_out_of_memory_says_what_to_do(tmp_path, small, monkeypatch):
 
     def hungry(self, block):
         seen.append(block)
-        if len(seen) == 30:
+        if len(seen) == 20:
             raise MemoryError("RESOURCE_EXHAUSTED: Out of memory")
 
     with monkeypatch.context() as patch:
