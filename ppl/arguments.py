@@ -24,6 +24,7 @@ from . import frames
 from .coding import index
 from .columns import Allowed, as_columns
 from .errors import ModelError, at, user_line
+from .ragged import placed
 
 __all__ = ["Arguments", "Unstable", "abstract", "as_array", "bound", "fingerprint", "index"]
 
@@ -161,7 +162,7 @@ class Arguments:
 
 def split_arguments(args: tuple, kwargs: dict, name: str) -> Arguments:
     """Divide a model's call into data and static parts."""
-    leaves, treedef = jax.tree_util.tree_flatten((args, kwargs), is_leaf=lambda x: _numbers(x) or _table(x))
+    leaves, treedef = jax.tree_util.tree_flatten(placed((args, kwargs)), is_leaf=lambda x: _numbers(x) or _table(x))
     data: list[Any] = []
     where: list[int] = []
     static: list[Any] = []

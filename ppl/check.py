@@ -163,10 +163,19 @@ def check(program: Any, density: Any = None, z: Any = None) -> None:
     # both signs of every coordinate: a scale that a latent makes negative shows at one of them
     for position in [start, -start] if z is None else [np.asarray(z)]:
         kept = density.diagnose(jnp.asarray(position, jnp.result_type(float)))
-        kept = jax.tree_util.tree_map(np.asarray, kept)
-        learned = density.compiled.sites
+        kept = _shown(program, kept)
+        learned = program.tidy.sites
         _check_factors(program, kept, learned)
         _check_gradient(program, density, position, learned)
+
+
+def _shown(program: Any, kept: dict) -> dict:
+    """What a diagnosis kept as NumPy arrays, those of ragged plates without padding."""
+
+    def show(name: str, tree: Any) -> Any:
+        return jax.tree_util.tree_map(lambda x: program.tidy.unpack(name, np.asarray(x)), tree)
+
+    return {channel: {name: show(name, tree) for name, tree in found.items()} for channel, found in kept.items()}
 
 
 def _check_factors(program: Any, kept: dict, learned: Mapping[str, SiteInfo]) -> None:
@@ -240,9 +249,9 @@ def check_parameters(program: Any, density: Any, positions: Any) -> None:
         ParameterError: Naming site, element, parameter, value and line.
     """
     for z in np.asarray(positions)[:8]:
-        kept = jax.tree_util.tree_map(np.asarray, density.diagnose(jnp.asarray(z, jnp.result_type(float))))
+        kept = _shown(program, density.diagnose(jnp.asarray(z, jnp.result_type(float))))
         for name, valid in kept["valid"].items():
-            info = density.compiled.sites[name]
+            info = program.tidy.sites[name]
             found = valid["parameters"].items()
             genuine = {key: (value, np.asarray(ok) | _numerical(value, np.ndim(ok))) for key, (value, ok) in found}
             if not info.branches:

@@ -30,12 +30,13 @@ def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "erro
     fixed, roles = dict(program.fixed), dict(program.roles)
     for name, value in values.items():
         info = _site(program, name, verb)
+        info = program.tidy.sites[name]
         host, known = check_value(info, value, program.coords, verb, chosen[name])
         forget(fixed, roles, name)
-        fixed[name], roles[name] = host, role
+        fixed[name], roles[name] = program.tidy.pack(name, host), role
         if known is not None:
             marks, policy = remember(program, info, known, chosen[name])
-            fixed |= marks
+            fixed |= program.tidy.packed_marks(name, marks)
             roles |= policy
     return replace(program, fixed=fixed, roles=roles)
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from ._jax import trace_state
 from .errors import ModelError, at, user_line
+from .existence import blank, both
 from .missing import refuse_called
+from .ragged import elements_of, enter_table
 from .trace import Array, Frame, current, entered, sample
 from .values import site_of
 
@@ -32,13 +34,16 @@ def inner_names(frame: Frame, name: str) -> list[str]:
     ]
 
 
-def inner_frame(frame: Frame, name: str, size: int, kind: str, given: dict, free: dict, key: Any) -> Frame:
+def inner_frame(
+    frame: Frame, name: str, size: int, kind: str, given: dict, free: dict, key: Any, on: Any = None
+) -> Frame:
     """A frame for one element of a plate or one step of a chain."""
     return replace(
         frame,
         given=given,
         free=free,
         key=key,
+        on=both(frame.on, on),
         plates=(*frame.plates, (name, size, kind)),
         sites={},
         out={},
@@ -104,7 +109,7 @@ def check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> 
         frame.coords[name] = np.asarray(coords)
 
 
-def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
+def plate(name: str, *arrays: Any, coords: Any = None, within: Any = None) -> Any:
     """Run a sub-model once for each element, independently; used as a decorator, it runs at once.
 
     The body is the model of ONE element: it receives that element's slice of every array, and sees no batch axes.
@@ -115,9 +120,12 @@ def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
         *arrays: Arrays (or pytrees of arrays) with one leading entry per element, or one int, the number of
             elements, in which case the body receives the index. A callable in first place is the body itself.
         coords: Labels of the elements; alone they also give the size.
+        within: The rows of one group of a ragged table (``ppl.ragged``), as a plate over its groups gives them to its
+            body; the same as listing them first. The body receives a row, a mapping from columns to entries.
 
     Returns:
-        A decorator; or the stacked result when the body was given.
+        A decorator; or the stacked result when the body was given. Where an element of a ragged table does not exist,
+        the stacked result is zero.
 
     Raises:
         ModelError: Lengths disagree, or a plate name is used with two sizes.
@@ -135,6 +143,9 @@ def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
         (8,)
     """
     source = user_line()
+    if within is not None:
+        body = arrays[:1] if arrays and callable(arrays[0]) and not hasattr(arrays[0], "shape") else ()
+        arrays = (*body, within, *arrays[len(body) :])
     if arrays and callable(arrays[0]) and not hasattr(arrays[0], "shape"):
         return _run_plate(name, arrays[0], arrays[1:], coords, source)
     return lambda body: _run_plate(name, body, arrays, coords, source)
@@ -143,6 +154,7 @@ def plate(name: str, *arrays: Any, coords: Any = None) -> Any:
 def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: str) -> Any:
     frame = current("plate")
     name = frame.scope + name
+    arrays, exists, axis = elements_of(name, arrays, source)
     if len(arrays) == 1 and is_size(arrays[0]):
         size, arrays = static_size("plate", name, arrays[0], source), ()
     elif arrays:
@@ -153,19 +165,20 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
     else:
         raise ModelError(f"plate {name!r} needs arrays, a size or coords:\n{at(source)}")
     check_size(frame, name, size, coords, source)
+    enter_table(frame, name, axis, coords, source)
     inner = set(inner_names(frame, name))
     given = {site: value for site, value in frame.given.items() if site_of(site) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
     seen: list[Frame] = []
 
-    def element(index: Array, slices: tuple, given: dict, free: dict) -> tuple[Any, dict]:
+    def element(index: Array, slices: tuple, given: dict, free: dict, exists: Any) -> tuple[Any, dict]:
         key = None if frame.key is None else jax.random.fold_in(frame.key, index)
-        with entered(inner_frame(frame, name, size, "plate", given, free, key)) as nested:
+        with entered(inner_frame(frame, name, size, "plate", given, free, key, exists)) as nested:
             result = body(*slices) if slices else (body(index) if _takes_index(body) else body())
         seen[:] = [nested]
-        return result, nested.out
+        return blank(exists, result), nested.out
 
-    inputs = (jnp.arange(size, dtype=jnp.int32), arrays, given, free)
+    inputs = (jnp.arange(size, dtype=jnp.int32), arrays, given, free, exists)
     window = frame.windows.get(name)
     if window is not None:
         inputs = jax.tree_util.tree_map(lambda x: jax.lax.dynamic_slice_in_dim(x, *window), inputs)

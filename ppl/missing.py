@@ -235,7 +235,7 @@ def extended(learned: Learned, fixed: Mapping[str, Any]) -> Learned:
             sites[latent_name(name)] = replace(
                 info, name=latent_name(name), shape=shape, free_shape=shape, support=support, **empty
             )
-    return Learned(sites, learned.coords)
+    return replace(learned, sites=sites)
 
 
 def labels(program: Any) -> dict[str, np.ndarray]:

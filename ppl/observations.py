@@ -28,7 +28,7 @@ def observed(program: Any) -> dict[str, Any]:
         return run
 
     found = program._compiled("observed", build)(list(program.arguments.data), program.fixed)
-    return in_order(program.learned(), {**found, **program.conditions})
+    return in_order(program.learned(), {**program.tidy.unpacked(found), **program.conditions})
 
 
 def release(program: Any) -> Any:

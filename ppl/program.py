@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -17,7 +18,9 @@ import numpy as np
 from . import arguments, missing
 from .errors import explained
 from .host import surfacing
+from .ragged import padded_axes
 from .sites import Learned, Site, SiteInfo, in_order
+from .tidy import Tidy
 from .trace import Frame, entered
 
 Array = Any
@@ -103,7 +106,8 @@ class Program:
     @property
     def conditions(self) -> dict[str, Any]:
         """Values of the sites that ``condition`` has fixed, NaN in gaps; ``observed`` has called programs' too."""
-        return {n: missing.shown(self, n, self.fixed[n]) for n, role in self.roles.items() if role == "observed"}
+        found = {n: missing.shown(self, n, self.fixed[n]) for n, role in self.roles.items() if role == "observed"}
+        return self.tidy.unpacked(found)
 
     def observed(self) -> dict[str, Any]:
         """Values of all observed sites, also of those that a called sub-program conditions."""
@@ -168,7 +172,7 @@ class Program:
                     frames[:] = [self.play(data, roles={})[1]]
 
                 jax.eval_shape(run, list(self.arguments.data))
-                found = Learned(frames[0].sites, frames[0].coords)
+                found = Learned(frames[0].sites, frames[0].coords, padded_axes(frames[0].tables))
                 cache[("learned", identity)] = found
             found = missing.extended(found, self.fixed)
             object.__setattr__(self, "_learned", found)
@@ -179,7 +183,12 @@ class Program:
     @property
     def sites(self) -> dict[str, Site]:
         """All sites, in the order in which the model runs them."""
-        return {name: self._site(info) for name, info in self.learned().items()}
+        return {name: self._site(info) for name, info in self.tidy.sites.items()}
+
+    @cached_property
+    def tidy(self) -> Tidy:
+        """Sites and values as users see them where the model has ragged plates, and the way to the packed ones."""
+        return Tidy(self)
 
     def role(self, name: str) -> str:
         """Kind of a site: latent, observed, done, record or factor."""
@@ -207,7 +216,7 @@ class Program:
         """Labels of the plates that have them."""
         if "_labels" not in self.__dict__:
             object.__setattr__(self, "_labels", missing.labels(self))
-        return {**self._learn().coords, **self.__dict__["_labels"]}
+        return {**self._learn().coords, **self.tidy.labels, **self.__dict__["_labels"]}
 
     def latent(self) -> tuple[str, ...]:
         """Names of the latent sites."""

@@ -26,8 +26,11 @@ def values_given(program: Any, values: Mapping[str, Any], need_all: bool) -> dic
     unknown = [name for name in values if name not in learned or learned[name].kind == "factor"]
     if unknown:
         raise MissingSite(f"{unknown[0]!r} is not a site of the model.{suggest(unknown[0], learned)}")
+    tidy = program.tidy
     values = {
-        name: check_shape(learned[name], value) for name, value in values.items() if learned[name].kind == "sample"
+        name: tidy.pack(name, check_shape(tidy.sites[name], value))
+        for name, value in values.items()
+        if learned[name].kind == "sample"
     }
     found = missing.among(program.fixed, values)
     absent = [n for n in learned if program.role(n) in ("latent", "observed") and n not in found]
@@ -49,14 +52,16 @@ def factors(program: Any, values: Mapping[str, Any]) -> dict[str, Array]:
 
     given = values_given(program, values, True)
     traced = program._compiled(f"factors {sorted(given)}", build)
-    return in_order(program.learned(), traced(list(program.arguments.data), given))
+    found = traced(list(program.arguments.data), given)
+    return in_order(program.learned(), program.tidy.unpacked(found))
 
 
 def simulate(program: Any, key: Array, values: Mapping[str, Any]) -> dict[str, Array]:
     """Values of all sites and records, some sites clamped; traceable."""
-    given = missing.among(program.fixed, values)
+    given = missing.among(program.fixed, {name: program.tidy.pack(name, value) for name, value in values.items()})
     settings = {"given": given, "known": program.learned(), "key": key, "keep": ("value",)}
-    return in_order(program.learned(), program.play(program.arguments.data, **settings)[1].out.get("value", {}))
+    found = program.play(program.arguments.data, **settings)[1].out.get("value", {})
+    return in_order(program.learned(), program.tidy.unpacked(found))
 
 
 def simulation(program: Any, what: str, values: Mapping[str, Any], seed: Any) -> Any:
@@ -73,4 +78,5 @@ def simulation(program: Any, what: str, values: Mapping[str, Any], seed: Any) ->
     given = values_given(program, values, False)
     traced = program._compiled(f"{what} {sorted(given)}", build)
     key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
-    return traced(key, list(program.arguments.data), given)
+    found = traced(key, list(program.arguments.data), given)
+    return found if what == "result" else program.tidy.unpacked(found)

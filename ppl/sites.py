@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -93,10 +93,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Learned:
-    """What an abstract run of a model learned."""
+    """What an abstract run of a model learned.
+
+    Attributes:
+        sites: The sites.
+        coords: Labels of plates and dims.
+        tables: Padded axes by name (``ragged.Axis``).
+    """
 
     sites: dict[str, SiteInfo]
     coords: dict[str, np.ndarray]
+    tables: dict[str, Any] = field(default_factory=dict)
 
 
 def in_order(sites: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:

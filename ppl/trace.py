@@ -21,6 +21,8 @@ from . import space
 from ._jax import trace_state
 from .distributions import partial
 from .errors import ModelError, at, user_line
+from .existence import counted, passes
+from .ragged import Axis
 from .sites import SiteInfo
 from .values import TWIN, factor_of, value_of
 
@@ -46,6 +48,8 @@ class Frame:
         horizon: Steps by which chains are longer than the model says, by name (forecasts).
         windows: Start and number of the elements of a plate that are run, where not all are (large predictions).
         select: Predicate under which observed factors count, inside a branch.
+        on: Whether the element exists, inside a ragged plate (padding does not); None for yes.
+        tables: Plates and other axes that are padded, by name, shared by all levels of a run.
         axes: Size and first line of every plate, shared by all levels of a run.
         coords: Labels of plates, likewise.
         sites: What this run learned.
@@ -66,6 +70,8 @@ class Frame:
     horizon: Mapping[str, int] = field(default_factory=dict)
     windows: Mapping[str, tuple[Array, int]] = field(default_factory=dict)
     select: Array | None = None
+    on: Array | None = None
+    tables: dict[str, Axis] = field(default_factory=dict)
     branches: tuple[str, ...] = ()
     axes: dict[str, tuple[int, str]] = field(default_factory=dict)
     coords: dict[str, Any] = field(default_factory=dict)
@@ -255,7 +261,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     if role != "done" and ("factor" in frame.keep):
         frame.put("factor", name, factor_of(frame, name, d, value, info, role))
     if "valid" in frame.keep:
-        frame.put("valid", name, space.validity(d, value))
+        frame.put("valid", name, passes(frame, space.validity(d, value)))
     return frame.given.get(name + TWIN, value)
 
 
@@ -286,7 +292,7 @@ def factor(name: str, value: Array) -> None:
     frame.register(info)
     if frame.select is not None:
         value = jnp.where(frame.select, value, jnp.zeros_like(value))
-    frame.put("factor", name, value)
+    frame.put("factor", name, counted(frame, value))
 
 
 def record(name: str, value: Array, dims: Any = None) -> Array:

@@ -13,6 +13,7 @@ from numpyro.distributions.distribution import Distribution, validation_enabled
 from . import space
 from .distributions import partial
 from .errors import ImproperPrior, ModelError, at
+from .existence import apart, counted, drawn, proper
 from .sites import SiteInfo
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
         known = frame.given.get(name + MASK)
         value = value if known is None else _completed(frame, name, d, info, value, known)
     elif name in frame.free:
-        value, logdet = space.constrain(d.support, frame.free[name], info)
-        frame.put("logdet", name, logdet)
+        free = frame.free[name]
+        value, logdet = space.constrain(d.support, apart(frame, free), info)
+        frame.put("logdet", name, proper(frame, free, logdet))
     elif frame.key is not None:
         if info.improper:
             raise ImproperPrior(
@@ -71,7 +73,8 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
     frame.put("value", name, value)
     if "free" in frame.keep and not info.discrete:
         if info.role is None:
-            frame.put("free", name, space.unconstrain(d.support, value))
+            key = None if frame.key is None else fold_name(frame.key, name)
+            frame.put("free", name, drawn(frame, key, space.unconstrain(d.support, value)))
         elif frame.roles.get(name + MASK) in (IMPUTE, FILLED):
             frame.put("free", name, space.unconstrain_each(d.support, value))
     return value
@@ -145,4 +148,4 @@ def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, rol
         frame.put("factor", name + MASK, latent)
     if role == "observed" and frame.select is not None:
         factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
-    return factor
+    return counted(frame, factor)

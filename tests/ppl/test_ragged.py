@@ -1,0 +1,321 @@
+"""Ragged plates against loops over the rows of the tidy table."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.stats as jss
+import numpy as np
+import pytest
+
+import ppl
+from ppl import dist
+from ppl.ragged import rung
+
+pytestmark = pytest.mark.standard_promotion
+
+
+@ppl.model
+def varying(table):
+    mu = ppl.sample("mu", dist.Normal(0.0, 2.0))
+    tau = ppl.sample("tau", dist.HalfNormal(1.0))
+
+    @ppl.plate("unit", table)
+    def unit(rows):
+        a = ppl.sample("a", dist.Normal(mu, tau))
+
+        @ppl.plate("obs", within=rows)
+        def obs(row):
+            e = ppl.sample("e", dist.LogNormal(0.3, 0.7))
+            ppl.sample("y", dist.Normal(a * row["x"], e))
+            return a * e
+
+        ppl.record("total", rows.sum(obs))
+
+
+def loop(values, codes, x, y):
+    """Log density of constrained values, row by row."""
+    total = jss.norm.logpdf(values["mu"], 0.0, 2.0) + math.log(2) + jss.norm.logpdf(values["tau"])
+    for a in values["a"]:
+        total += jss.norm.logpdf(a, values["mu"], values["tau"])
+    for i, g in enumerate(codes):
+        e = values["e"][i]
+        total += jss.norm.logpdf(jnp.log(e), 0.3, 0.7) - jnp.log(e)
+        total += jss.norm.logpdf(y[i], values["a"][g] * x[i], e)
+    return total
+
+
+def tidy_of(z, density):
+    """Constrained values in the tidy order, and the padding's coordinates, read off the labels."""
+    labels, n = density.labels, {"a": 0, "e": 0}
+    found, padding = {}, []
+    for i, label in enumerate(labels):
+        if "padding" in label:
+            padding.append(i)
+        else:
+            found[label] = i
+            for name in n:
+                n[name] += label.startswith(name + "[")
+    values = {
+        "mu": z[found["mu"]],
+        "tau": jnp.exp(z[found["tau"]]),
+        "a": jnp.stack([z[found[f"a[{g}]"]] for g in range(n["a"])]),
+        "e": jnp.stack([jnp.exp(z[found[f"e[{i}]"]]) for i in range(n["e"])]),
+    }
+    return values, z[jnp.array(padding, int)]
+
+
+TABLES = {
+    "several groups": ([1, 0, 1, 2, 0, 1, 3, 1], None),
+    "one group": ([0, 0, 0], None),
+    "one row": ([0], None),
+    "one row each": ([2, 1, 0], None),
+    "empty groups first, between and last": ([3, 1, 3, 3, 3, 3], 6),
+    "exactly a bucket": ([0, 1, 2, 3, 4, 5] * 2, None),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_density_and_gradient_equal_a_loop_over_rows(name):
+    codes, groups = TABLES[name]
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, len(codes)))
+    density = ppl.compile(varying(ppl.ragged(codes, x=x, groups=groups)).condition(y=y))
+
+    def oracle(z):
+        values, padding = tidy_of(z, density)
+        jacobian = jnp.log(values["tau"]) + jnp.sum(jnp.log(values["e"]))
+        return loop(values, codes, x, y) + jacobian + jnp.sum(jss.norm.logpdf(padding))
+
+    compiled, both = jax.jit(jax.value_and_grad(lambda d, z: d(z), argnums=1)), jax.jit(jax.value_and_grad(oracle))
+    for _ in range(3):
+        z = rng.normal(size=density.dim)
+        value, gradient = compiled(density, z)
+        expected, slope = both(z)
+        assert abs(value - expected) < 1e-10 * max(1, abs(expected))
+        np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-10 * max(1, np.abs(slope).max()))
+
+
+def test_values_factors_and_shapes_are_those_of_the_tidy_table():
+    codes, x = np.array([1, 0, 1, 4, 1]), np.arange(5.0)
+    program = varying(ppl.ragged(codes, x=x, groups=5))
+    shapes = {name: (site.shape, site.dims) for name, site in program.sites.items()}
+    assert shapes == {
+        "mu": ((), ()),
+        "tau": ((), ()),
+        "a": ((5,), ("unit",)),
+        "e": ((5,), ("obs",)),
+        "y": ((5,), ("obs",)),
+        "total": ((5,), ("unit",)),
+    }
+    draw = program.sample(3)
+    expected = np.zeros(5)
+    np.add.at(expected, codes, draw["a"][codes] * draw["e"])
+    np.testing.assert_allclose(draw["total"], expected, atol=1e-12)
+    factors = program.factors(draw)
+    np.testing.assert_allclose(factors["y"], jss.norm.logpdf(draw["y"], draw["a"][codes] * x, draw["e"]), atol=1e-10)
+    assert factors["a"].shape == (5,)
+    np.testing.assert_allclose(program.log_prob(draw), loop(draw, codes, x, draw["y"]), atol=1e-10)
+    conditioned = program.condition(y=draw["y"], a=draw["a"])
+    np.testing.assert_array_equal(conditioned.conditions["y"], draw["y"])
+    np.testing.assert_array_equal(conditioned.observed()["a"], draw["a"])
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 5, 17)
+    codes[:5] = range(5)
+    x, y = rng.normal(size=(2, 17))
+    values = varying(ppl.ragged(codes, x=x)).sample(0)
+    order = rng.permutation(17)
+    one = varying(ppl.ragged(codes, x=x)).condition(y=y)
+    two = varying(ppl.ragged(codes[order], x=x[order])).condition(y=y[order])
+    given = {name: values[name] for name in ("mu", "tau", "a", "e")}
+    moved = {**given, "e": values["e"][order]}
+    np.testing.assert_allclose(one.log_prob(given), two.log_prob(moved), atol=1e-10)
+    np.testing.assert_allclose(one.factors(given)["y"][order], two.factors(moved)["y"], atol=1e-12)
+
+
+def test_padding_is_standard_normal_and_apart_from_everything_else():
+    codes = [0, 0, 1, 2, 2, 2, 2, 2, 4]
+    program = varying(ppl.ragged(codes, x=np.arange(9.0), groups=5)).condition(y=np.ones(9))
+    density = ppl.compile(program)
+    padding = np.array(["padding" in label for label in density.labels])
+    assert padding.sum() == density.dim - 2 - 5 - 9
+    rng = np.random.default_rng(3)
+    z, w = rng.normal(size=(2, density.dim))
+    moved = np.where(padding, w, z)
+    expected = np.sum(jss.norm.logpdf(w[padding]) - jss.norm.logpdf(z[padding]))
+    assert abs(density(moved) - density(z) - expected) < 1e-10
+    hessian = jax.jit(jax.hessian(density))(z)
+    np.testing.assert_allclose(hessian[padding][:, padding], -np.eye(padding.sum()), atol=1e-12)
+    assert np.abs(hessian[padding][:, ~padding]).max() == 0
+    unpacked = program.tidy.unpacked
+    for name, value in unpacked(density.generated(z)).items():
+        np.testing.assert_array_equal(value, unpacked(density.generated(moved))[name])
+
+
+@ppl.model
+def dawid_skene(table, classes, workers):
+    share = ppl.sample("share", dist.Dirichlet(jnp.ones(classes)))
+
+    @ppl.plate("worker", workers)
+    def confusion():
+        return ppl.sample("confusion", dist.Dirichlet(jnp.ones((classes, classes))))
+
+    @ppl.plate("item", table)
+    def item(rows):
+        rating = jnp.log(confusion[rows["worker"], :, rows["rating"]])  # (ratings of the item, true class)
+        ppl.factor("ratings", jax.nn.logsumexp(jnp.log(share) + rows.sum(rating)))
+
+
+def test_dawid_skene_in_long_format_equals_enumeration_of_the_true_classes():
+    rng = np.random.default_rng(4)
+    items, classes, workers = 4, 3, 3
+    pairs = [(i, w) for i in range(items) for w in range(workers) if rng.random() < 0.6 or (i, w) == (3, 2)]
+    rng.shuffle(pairs)
+    item, worker = np.array(pairs).T
+    rating = rng.integers(0, classes, len(item))
+    program = dawid_skene(ppl.ragged(item, worker=worker, rating=rating, groups=items), classes, workers)
+    values = {
+        "share": rng.dirichlet(np.ones(classes)),
+        "confusion": rng.dirichlet(np.ones(classes), size=(workers, classes)),
+    }
+    likelihood = 0.0
+    for truth in itertools.product(range(classes), repeat=items):
+        term = np.prod(values["share"][list(truth)])
+        for i, w, r in zip(item, worker, rating, strict=True):
+            term *= values["confusion"][w, truth[i], r]
+        likelihood += term
+    found = program.factors(values)["ratings"]
+    assert found.shape == (items,)
+    assert abs(found.sum() - np.log(likelihood)) < 1e-8
+
+
+def test_sizes_of_the_ladder():
+    sizes = sorted({rung(n) for n in range(1, 2000)})
+    assert sizes[:12] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+    assert all(n <= rung(n) < 1.5 * n for n in range(1, 2000))
+
+
+def test_labels_columns_of_groups_and_a_frame():
+    labels = np.array(["x", "y", "z"])
+    table = ppl.ragged("g", {"g": ["z", "x", "z"], "v": [1.0, 2.0, 3.0]}, groups={"u": [0.1, 0.2, 0.3]}, labels=labels)
+    assert (table.n_groups, table.n_rows, table.shape) == (3, 3, (3, 2))
+
+    @ppl.model
+    def model(table):
+        @ppl.plate("g", table)
+        def _(rows):
+            ppl.record("u", rows.group["u"])
+            ppl.record("mean", rows.mean(rows["v"]))
+            ppl.record("count", rows.count)
+
+    draw = model(table).sample()
+    assert draw["u"].tolist() == [0.1, 0.2, 0.3]
+    assert draw["mean"].tolist() == [2.0, 0.0, 2.0]
+    assert draw["count"].tolist() == [1, 0, 2]
+    assert model(table).coords["g"].tolist() == ["x", "y", "z"]
+    other = ppl.ragged(["c", "a", "c", "b"], v=np.ones(4), groups={"u": np.arange(3.0)})
+    assert model(other).coords["g"].tolist() == ["a", "b", "c"]
+
+
+def test_a_plain_table_is_padded_too():
+    @ppl.model
+    def model(table):
+        b = ppl.sample("b", dist.Normal(0.0, 1.0))
+
+        @ppl.plate("row", table)
+        def _(row):
+            ppl.sample("y", dist.Normal(b * row["x"], 1.0))
+
+    x, y = np.random.default_rng(5).normal(size=(2, 5))
+    program = model(ppl.ragged(None, x=x)).condition(y=y)
+    assert program.sites["y"].shape == (5,)
+    expected = jss.norm.logpdf(0.7) + jss.norm.logpdf(y, 0.7 * x).sum()
+    assert abs(ppl.compile(program)(np.array([0.7])) - expected) < 1e-10
+
+
+def test_outer_and_inner_plates_keep_their_axes():
+    @ppl.model
+    def model(table, w):
+        @ppl.plate("k", w)
+        def _(s):
+            @ppl.plate("g", table)
+            def _(rows):
+                a = ppl.sample("a", dist.Normal(0.0, s))
+
+                @ppl.plate("j", 2)
+                def _():
+                    @ppl.plate("r", rows)
+                    def _(row):
+                        @ppl.plate("i", 4)
+                        def _():
+                            ppl.sample("y", dist.MultivariateNormal(jnp.full(3, a + row["x"]), jnp.eye(3)))
+
+    codes, x = np.array([2, 0, 2, 1, 2]), np.arange(5.0)
+    program = model(ppl.ragged(codes, x=x), np.array([1.0, 2.0, 3.0]))
+    assert program.sites["y"].shape == (3, 2, 5, 4, 3)
+    assert program.sites["y"].dims[:4] == ("k", "j", "r", "i")
+    draw = program.sample(1)
+    factors = program.factors(draw)["y"]
+    centre = (draw["a"][:, codes] + x)[:, None, :, None, None]
+    np.testing.assert_allclose(factors, jss.norm.logpdf(draw["y"], centre).sum(-1), atol=1e-10)
+    np.testing.assert_array_equal(program.condition(y=draw["y"]).conditions["y"], draw["y"])
+
+
+def table(n=3):
+    return ppl.ragged(np.arange(n), x=np.ones(n))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ppl.ragged([0, 2], x=[1.0, 2.0]), ["groups=3", "ppl.index"]),
+        (lambda: ppl.ragged([0, 5], x=[1.0, 2.0], groups=3), ["row 1", "code 5", "3 groups"]),
+        (lambda: ppl.ragged([0, -1], x=[1.0, 2.0]), ["row 1", "code -1"]),
+        (lambda: ppl.ragged([0, 1], x=[1.0]), ["'x'", "1 rows", "2 codes"]),
+        (lambda: ppl.ragged([], x=[]), ["not none"]),
+        (lambda: ppl.ragged([0.5, 1.0], x=[1.0, 2.0]), ["whole numbers"]),
+        (lambda: ppl.ragged(["a", None], x=[1.0, 2.0]), ["missing values"]),
+        (lambda: ppl.ragged(["a", "q"], x=[1.0, 2.0], labels=["a", "b"]), ["'q'", "labels="]),
+        (lambda: ppl.ragged(["a"], x=[1.0], labels=["a", "a"]), ["not all different"]),
+        (lambda: ppl.ragged("k", {"x": [1.0]}), ["'k'", "x"]),
+        (lambda: ppl.ragged(None, x=[1.0], groups=2), ["without groups"]),
+        (lambda: ppl.ragged([0], x=1.0), ["'x'", "single number"]),
+        (lambda: varying(table()).condition(y=np.ones(4)), ["'y'", "(3,)", "(4,)"]),
+    ],
+)
+def test_wrong_tables_are_refused_with_the_line(make, words):
+    with pytest.raises(ppl.ModelError) as error:
+        make()
+    for word in [*words, "test_ragged.py"]:
+        assert word in str(error.value)
+
+
+def nested(table, body):
+    ppl.plate("g", body, table)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (lambda t: ppl.plate("g", lambda rows, z: 0.0, t, jnp.ones(7)), ["another length", "groups="]),
+        (lambda t: ppl.plate("g", lambda rows: 0.0, t, coords=list("abc")), ["labels="]),
+        (
+            lambda t: (ppl.plate("g", lambda r: 0.0, t), ppl.plate("g", lambda: 0.0, 3)),
+            ["in one place and not in another"],
+        ),
+        (
+            lambda t: ppl.plate("g", lambda r: ppl.plate("a", lambda _: ppl.plate("b", lambda _: 0.0, r), r), t),
+            ["'b'", "'a'", "side by side"],
+        ),
+        (lambda t: ppl.plate("g", lambda rows: 0.0, table()), ["not an argument"]),
+    ],
+)
+def test_wrong_plates_are_refused_with_the_line(body, words):
+    with pytest.raises(ppl.ModelError) as error:
+        _ = ppl.model(body)(table()).sites
+    for word in [*words, "test_ragged.py"]:
+        assert word in str(error.value)
