@@ -26,6 +26,7 @@ from .external import external
 from .graph import Graph
 from .maps import branch, call, plate, sample_tree
 from .program import Model, Program, Site, model
+from .ragged import Ragged, Rows, ragged
 from .trace import factor, record, sample
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ __all__ = [
     "ModelError",
     "ParameterError",
     "Program",
+    "Ragged",
+    "Rows",
     "Site",
     "allow_nan",
     "branch",
@@ -56,6 +59,7 @@ __all__ = [
     "markov",
     "model",
     "plate",
+    "ragged",
     "record",
     "sample",
     "sample_tree",
