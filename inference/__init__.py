@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import adapt, calibration, mcmc
+    from .criticism import bridge, compare, loo, psense
     from .drive import infer
     from .mode import laplace
     from .results import Fit
+    from .runs import status
     from .storage import load
     from .until import ess
 
@@ -22,12 +24,31 @@ _HOMES = {
     "ess": "until",
     "load": "storage",
     "laplace": "mode",
+    "status": "runs",
+    "bridge": "criticism",
+    "compare": "criticism",
+    "loo": "criticism",
+    "psense": "criticism",
     "mcmc": None,
     "adapt": None,
     "calibration": None,
 }
 
-__all__ = ["Fit", "adapt", "calibration", "ess", "infer", "laplace", "load", "mcmc"]
+__all__ = [
+    "Fit",
+    "adapt",
+    "bridge",
+    "calibration",
+    "compare",
+    "ess",
+    "infer",
+    "laplace",
+    "load",
+    "loo",
+    "mcmc",
+    "psense",
+    "status",
+]
 
 
 def __getattr__(name: str) -> Any:
