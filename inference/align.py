@@ -2,12 +2,14 @@
 
 A site whose labels are those of the fit takes its draws as they are. Along a plate whose labels differ, known
 labels take their draws and new labels are drawn from the population: given its parents, an element of a plate
-is independent of the others, so both can stand side by side. Everything else is refused: a wrong guess
-here would return the prior under the name of the posterior.
+is independent of the others, so both can stand side by side. Along a chain that is longer than the fit's, the fit's
+steps come first and the rest is drawn: a step does not read the steps after it. Everything else is refused: a wrong
+guess here would return the prior under the name of the posterior.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +27,19 @@ class Known:
         dims: Names of a site's axes.
         coords: Labels by dim, for labelled dims only.
         observed: Names of the sites that were conditioned on.
+        sizes: Sizes of dims.
     """
 
     draws: dict[str, np.ndarray]
     dims: dict[str, tuple[str, ...]]
     coords: dict[str, np.ndarray]
     observed: frozenset[str]
+    sizes: dict[str, int]
+
+    def grown(self, program: Any) -> dict[str, int]:
+        """Chains that are longer in a program than in the fit, with the number of steps in the fit."""
+        chains = {name: size for i in program.learned().values() for name, size, kind in i.plates if kind == "markov"}
+        return {name: self.sizes[name] for name, size in chains.items() if size > self.sizes.get(name, size)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def match(known: Known, program: Any) -> Match:
     """
     whole, partial, new, notes = [], {}, [], []
     labels, infos = program.coords, program.learned()
+    grown = known.grown(program)
     for name, site in program.sites.items():
         if site.kind != "latent" or name in known.observed:
             continue
@@ -91,7 +101,7 @@ def match(known: Known, program: Any) -> Match:
             new.append(name)
             notes.append(f"'{name}' has no posterior draws: it is drawn from its prior given the rest")
             continue
-        places, unseen = _places(name, site, infos[name], known, labels)
+        places, unseen = places_of(site, infos[name], known.draws[name].shape[2:], known, labels, grown)
         if places is None:
             whole.append(name)
             continue
@@ -115,18 +125,39 @@ def _new_site(name: str, site: Any, known: Known, labels: dict[str, Any]) -> Non
     )
 
 
-def _places(name: str, site: Any, info: Any, known: Known, labels: dict[str, Any]) -> tuple[Places | None, list]:
-    """Places of a site's elements in the fit, None where they are the fit's own; and the unseen labels."""
+def places_of(
+    site: Any, info: Any, shape: tuple[int, ...], known: Known, labels: Mapping[str, Any], grown: Mapping[str, int]
+) -> tuple[Places | None, list]:
+    """Places of a site's elements in an array of the fit.
+
+    Args:
+        site: The site in the new program.
+        info: What is learned about it.
+        shape: Shape of the array in the fit.
+        known: What the fit knows.
+        labels: Labels by dim in the new program.
+        grown: Chains that are longer than the fit's, with the fit's number of steps.
+
+    Returns:
+        The places, None where they are the fit's own; and the labels that the fit does not have.
+
+    Raises:
+        ppl.ModelError: If no labels tell which elements are the same, or they may not be rearranged.
+    """
     from ppl import ModelError
 
-    shape = known.draws[name].shape[2:]
-    dims = known.dims.get(name, ())
+    name, dims = site.name, known.dims.get(site.name, ())
     if len(shape) != len(site.shape):
         raise ModelError(f"'{name}' has shape {site.shape} in the new program and {shape} in the fit ({site.source})")
     index, unseen, same = [], [], True
     for axis, (dim, size) in enumerate(zip(site.dims, site.shape, strict=True)):
         old = known.coords.get(dims[axis]) if axis < len(dims) else None
         new = labels.get(dim)
+        if _kind(info, axis) != "own" and dims[axis : axis + 1] == (dim,) and grown.get(dim) == shape[axis]:
+            _continues(dim, old, new, site)
+            index.append(np.where(np.arange(size) < shape[axis], np.arange(size), -1))
+            same = False
+            continue
         if old is None or new is None:
             if size != shape[axis]:
                 raise ModelError(
@@ -140,23 +171,43 @@ def _places(name: str, site: Any, info: Any, known: Known, labels: dict[str, Any
         places = np.array([position.get(label, -1) for label in _texts(new)])
         if not np.array_equal(places, np.arange(len(old))):
             same = False
-            _independent(name, site, info, axis)
+            _independent(site, info, axis)
         unseen += [label for label, place in zip(_texts(new), places, strict=True) if place < 0]
         index.append(places)
     return (None if same else Places(tuple(index))), unseen
 
 
-def _independent(name: str, site: Any, info: Any, axis: int) -> None:
+def _kind(info: Any, axis: int) -> str:
+    """What an axis of a site is: a plate, a chain, or the site's own."""
+    return info.plates[axis][2] if axis < len(info.plates) else "own"
+
+
+def _continues(chain: str, old: Any, new: Any, site: Any) -> None:
+    """Refuse a longer chain whose first steps are not labelled as the fit's."""
+    from ppl import ModelError
+
+    if old is None or new is None or _texts(new)[: len(old)] == _texts(old):
+        return
+    first = next(i for i, (a, b) in enumerate(zip(_texts(old), _texts(new), strict=False)) if a != b)
+    raise ModelError(
+        f"the chain '{chain}' has {len(new)} steps in the new program and {len(old)} in the fit, but step {first} is "
+        f"labelled {_texts(new)[first]!r} there and {_texts(old)[first]!r} here ({site.source}): a longer chain is a "
+        "forecast and begins with the steps of the fit."
+    )
+
+
+def _independent(site: Any, info: Any, axis: int) -> None:
     """Refuse to rearrange an axis along which the elements depend on each other."""
     from ppl import ModelError
 
-    if axis >= len(info.plates) or info.plates[axis][2] != "plate":
+    if _kind(info, axis) != "plate":
         raise ModelError(
-            f"'{name}' has other labels than the fit along '{site.dims[axis]}', whose elements are not independent "
-            f"of each other ({site.source}): neither leaving out nor adding some is a prediction of this program."
+            f"'{site.name}' has other labels than the fit along '{site.dims[axis]}', whose elements are not "
+            f"independent of each other ({site.source}): leaving some out or adding some is no prediction."
         )
 
 
 def _texts(labels: Any) -> list[Any]:
     """Labels as plain Python values, whatever array type they came in."""
-    return np.asarray(labels).tolist()
+    labels = np.asarray(labels)
+    return (labels.astype("M8[us]") if labels.dtype.kind == "M" else labels).tolist()

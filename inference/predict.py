@@ -1,50 +1,114 @@
 """Prediction: simulate a program with its latent sites clamped at posterior draws.
 
 p(y_new | y) = integral p(y_new | theta, x_new) p(theta | y) dtheta, one simulation for each posterior draw. The
-random numbers are keyed by the draw and the site's name.
+random numbers are keyed by the draw and the site's name, and by the places in plates and chains.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from .align import Known, Match, Places, match
-from .chunks import in_chunks
+from . import forecast
+from .align import Known, Match, match
 from .groups import Arrays
+from .simulate import Simulation, clamped
 from .summary import choose
 
-_compiled: OrderedDict[Any, Callable] = OrderedDict()
-_KEPT = 32
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is to be simulated, and the names of its axes.
+
+    Attributes:
+        simulation: The simulation of every draw.
+        size: Chains and draws.
+        dims: Names of every site's axes.
+        coords: Labels by dim.
+        attrs: What a dataset is told.
+    """
+
+    simulation: Simulation
+    size: tuple[int, int]
+    dims: Mapping[str, tuple[str, ...]]
+    coords: Mapping[str, Any]
+    attrs: Mapping[str, Any]
+
+    def dataset(self) -> Any:
+        """All draws, in memory."""
+        from .export import labelled
+
+        arrays = {name: x.reshape(*self.size, *x.shape[1:]) for name, x in self.simulation.run().items()}
+        return labelled(arrays, self.dims, self.coords, ("chain", "draw"), self.attrs)
 
 
-def predict(fit: Any, program: Any, names: Iterable[str] | None, seed: int, draws: int | None = None) -> Any:
+def predict(
+    fit: Any,
+    program: Any = None,
+    names: Iterable[str] | None = None,
+    seed: int = 0,
+    draws: int | None = None,
+    *,
+    horizon: int | Mapping[str, int] | None = None,
+    past: bool = False,
+) -> Any:
     """Predictive draws as a labelled dataset; see ``Fit.predict``."""
+    plan, notes = planned(fit, program, names, seed, draws, horizon, past)
+    result = plan.dataset()
+    for note in notes:
+        warnings.warn(note, stacklevel=4)
+    return result
+
+
+def planned(
+    fit: Any, program: Any, names: Any, seed: int, draws: int | None, horizon: Any, past: bool
+) -> tuple[Prediction, tuple[str, ...]]:
+    """What ``predict`` is to simulate, and what has to be said about it."""
     import ppl
 
-    from .export import dims_of, flat, labelled
+    from .export import dims_of, flat
 
     if program is None and fit.program is None:
         raise ppl.ModelError("this fit does not know its program: predict(program), or load(path, program=...)")
     bare = unconditioned(fit.program if program is None else program)
-    known, index = _thinned(knowledge(fit), draws, fit.draws.positions.shape[1])
-    found = match(known, bare)
-    clamped = {*found.whole}
+    bare = bare if horizon is None else forecast.lengthened(bare, horizon)
+    known, index = _thinned(knowledge(fit), draws, fit.draws.shape[1])
+    found, grown = match(known, bare), known.grown(bare)
+    fixed, whole = forecast.held(fit, bare, known, grown) if grown else ({}, frozenset())
     simulable = [name for name, site in bare.sites.items() if site.kind != "factor"]
-    wanted = choose(simulable, names) if names is not None else [n for n in simulable if n not in clamped]
-    _refuse_joint(fit, bare, known, wanted, names is not None)
-    arrays = _posterior_simulation(bare, known, found, wanted, (fit.draws.positions.shape[0], len(index)), seed)
-    for note in found.notes:
-        warnings.warn(note, stacklevel=4)
-    attrs = {**flat(fit.manifest), "prediction_seed": seed, "prediction_notes": list(found.notes) or ""}
-    return labelled(arrays, dims_of(bare), {**bare.coords, "draw": index}, ("chain", "draw"), attrs)
+    wanted = [n for n in simulable if n not in {*found.whole, *whole}] if names is None else choose(simulable, names)
+    _refuse_joint(fit, bare, known, wanted)
+    rows = (np.arange(fit.draws.shape[0])[:, None] * fit.draws.shape[1] + index).ravel()
+    cuts = {} if past else grown
+    simulation = _simulation(bare, known, found, {**fixed, **bare.fixed}, wanted, rows, seed, cuts)
+    notes = list(found.notes)
+    if grown:
+        _check_forecast(fit, simulation, known, grown)
+        sizes = {dim: size for site in bare.sites.values() for dim, size in zip(site.dims, site.shape, strict=True)}
+        notes += [f"the chain '{name}' goes on from {old} to {sizes[name]} steps" for name, old in grown.items()]
+    coords = {**bare.coords, "draw": index}
+    coords |= {name: np.asarray(coords[name])[start:] if name in coords else _steps(bare, name)[start:]
+               for name, start in cuts.items()}  # fmt: skip
+    attrs = {**flat(fit.manifest), "prediction_seed": seed, "prediction_notes": notes or ""}
+    return Prediction(simulation, (fit.draws.shape[0], len(index)), dims_of(bare), coords, attrs), found.notes
+
+
+def _steps(program: Any, chain: str) -> np.ndarray:
+    return np.arange(next(s for i in program.learned().values() for name, s, _ in i.plates if name == chain))
+
+
+def _check_forecast(fit: Any, simulation: Simulation, known: Known, grown: Mapping[str, int]) -> None:
+    """Refuse a forecast that would read other inputs than the fit, or none."""
+    latent = {name: value[0, 0] for name, value in known.draws.items()}
+    given = {**{name: value[0] for name, value in simulation.given.items()}, **simulation.fixed}
+    if fit.program is not None:
+        forecast.refuse_other_inputs(fit.program, simulation.program, latent, given, grown)
+    forecast.refuse_places_beyond(fit.program, simulation.program, latent, given)
 
 
 def replicate(fit: Any, seed: int) -> Arrays:
@@ -52,14 +116,18 @@ def replicate(fit: Any, seed: int) -> Arrays:
     bare = unconditioned(fit.program)
     known = knowledge(fit)
     wanted = [name for name in bare.sites if name in known.observed]
-    return _posterior_simulation(bare, known, match(known, bare), wanted, fit.draws.positions.shape[:2], seed)
+    chains, draws = fit.draws.shape[:2]
+    found = match(known, bare)
+    values = _simulation(bare, known, found, bare.fixed, wanted, np.arange(chains * draws), seed, {}).run()
+    return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in values.items()}
 
 
 def draw_prior(fit: Any, draws: int, seed: int) -> Arrays:
     """Prior draws of every site and record, shape (1, draws, ...)."""
     bare = unconditioned(fit.program)
-    flat = simulate(bare, {}, {}, _simulable(bare), draws, seed)
-    return {name: value[None] for name, value in flat.items()}
+    names = tuple(name for name, site in bare.sites.items() if site.kind != "factor")
+    values = Simulation(bare, {}, bare.fixed, names, np.arange(draws, dtype=np.uint32), seed).run()
+    return {name: value[None] for name, value in values.items()}
 
 
 def simulated_shapes(fit: Any, clamped: bool) -> Mapping[str, Any]:
@@ -94,11 +162,19 @@ def knowledge(fit: Any) -> Known:
         from .export import dims_of
 
         dims, coords = dims_of(fit.program), dict(fit.program.coords)
+        found = fit.program.sites.values()
+        sizes = {dim: size for site in found for dim, size in zip(site.dims, site.shape, strict=True)}
     else:
-        data = fit.stored["posterior"]
-        dims = {name: tuple(map(str, data[name].dims[2:])) for name in draws}
-        coords = {dim: data.coords[dim].values for dim in about.get("labelled", ()) if dim in data.coords}
-    return Known(draws, dims, coords, frozenset(about.get("observed", ())))
+        data = {**fit.stored.get("observed_data", {}), **fit.stored["posterior"]}
+        dims = {name: tuple(d for d in map(str, x.dims) if d not in ("chain", "draw")) for name, x in data.items()}
+        sizes = {str(dim): size for value in data.values() for dim, size in value.sizes.items()}
+        coords = {
+            dim: value.coords[dim].values
+            for dim in about.get("labelled", ())
+            for value in data.values()
+            if dim in value.coords
+        }
+    return Known(draws, dims, coords, frozenset(about.get("observed", ())), sizes)
 
 
 def sites(program: Any) -> dict[str, list[str]]:
@@ -109,72 +185,19 @@ def sites(program: Any) -> dict[str, list[str]]:
     return {**kinds, "labelled": list(program.coords)}
 
 
-def simulate(
-    program: Any, given: Arrays, places: dict[str, Places], names: Iterable[str], rows: int, seed: int
-) -> Arrays:
-    """Simulate once per row.
-
-    Args:
-        program: An unconditioned program.
-        given: Clamped sites, shape (rows, ...).
-        places: Sites of ``given`` of which only some elements are clamped.
-        names: Sites to return.
-        rows: Number of simulations.
-        seed: Determines all of them.
-    """
-    names = tuple(names)
-    masks = {name: place.mask for name, place in places.items()}
-    function = _function(program, tuple(given), tuple(masks), names)
-    inputs = {"row": np.arange(rows, dtype=np.uint32), "given": given}
-    run = partial(function, np.uint32(seed), list(program.arguments.data), dict(program.fixed), masks)
-    work = sum(int(np.prod(site.shape)) * 8 for site in program.sites.values())
-    values = in_chunks(run, inputs, work)
-    return {name: values[name] for name in names}
-
-
-def _function(program: Any, given: tuple[str, ...], partly: tuple[str, ...], names: tuple[str, ...]) -> Callable:
-    """The compiled simulation, kept for programs that differ by their data only."""
-    identity = (program.key(), tuple(program.roles.items()), given, partly, names)
-    if identity not in _compiled:
-        _compiled[identity] = _build(program, partly, names)
-        while len(_compiled) > _KEPT:
-            _compiled.popitem(last=False)
-    _compiled.move_to_end(identity)
-    return _compiled[identity]
-
-
-def _build(program: Any, partly: tuple[str, ...], names: tuple[str, ...]) -> Callable:
-    known = program.learned()
-
-    def one(seed: Any, data: Any, fixed: Any, masks: Any, inputs: Any) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), inputs["row"])
-
-        def play(values: Any) -> Any:
-            given = {**values, **fixed}
-            return program.play(data, given=given, known=known, key=key, keep=("value",))[1].out.get("value", {})
-
-        # In the order of the model: the new elements of a site follow the old elements of its parents.
-        given = {name: value for name, value in inputs["given"].items() if name not in partly}
-        for name in (name for name in known if name in partly):
-            old = inputs["given"][name]
-            given[name] = jax.numpy.where(masks[name], old, play(given)[name].astype(old.dtype))
-        values = play(given)
-        return {name: values[name] for name in names}
-
-    return jax.jit(jax.vmap(one, in_axes=(None, None, None, None, 0)))
-
-
-def _posterior_simulation(
-    bare: Any, known: Known, found: Match, wanted: list[str], size: tuple[int, int], seed: int
-) -> Arrays:
-    drawn = {name for name, site in bare.sites.items() if site.kind == "latent"} - {*found.whole}
+def _simulation(
+    bare: Any, known: Known, found: Match, fixed: Mapping[str, Any], wanted: Iterable[str], rows: Any, seed: int,
+    cuts: Mapping[str, int],
+) -> Simulation:  # fmt: skip
+    """The simulation of some sites of a program at posterior draws."""
+    masks = clamped(found.partial)
+    drawn = {n for n, s in bare.sites.items() if s.kind == "latent"} - {*found.whole}
+    drawn -= {name for name in fixed if not any(key.startswith(name + "\0") for key in fixed)}
     _refuse_factors(bare, drawn)
-    chains, draws = size
-    rows = {name: known.draws[name].reshape(chains * draws, *known.draws[name].shape[2:]) for name in known.draws}
-    given = {name: rows[name] for name in found.whole}
-    given |= {name: places.take(rows[name]) for name, places in found.partial.items()}
-    flat = simulate(bare, given, found.partial, wanted, chains * draws, seed)
-    return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+    flat = {name: known.draws[name].reshape(-1, *known.draws[name].shape[2:]) for name in known.draws}
+    given = {name: flat[name] for name in found.whole}
+    given |= {name: places.take(flat[name]) for name, places in found.partial.items()}
+    return Simulation(bare, given, {**masks, **fixed}, tuple(wanted), np.asarray(rows, np.uint32), seed, dict(cuts))
 
 
 def _thinned(known: Known, draws: int | None, kept: int) -> tuple[Known, np.ndarray]:
@@ -202,7 +225,7 @@ def _refuse_factors(program: Any, drawn: Iterable[str]) -> None:
             )
 
 
-def _refuse_joint(fit: Any, bare: Any, known: Known, wanted: list[str], asked: bool) -> None:
+def _refuse_joint(fit: Any, bare: Any, known: Known, wanted: list[str]) -> None:
     """A site observed as one joint vector says nothing about another such vector."""
     from ppl import ModelError
 
@@ -223,10 +246,7 @@ def _same_inputs(old: Any, new: Any) -> bool:
     ours, theirs = old.arguments.data, new.arguments.data
     return (
         old.model is new.model
+        and old.horizon == new.horizon
         and len(ours) == len(theirs)
         and all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True))
     )
-
-
-def _simulable(program: Any) -> list[str]:
-    return [name for name, site in program.sites.items() if site.kind != "factor"]

@@ -7,7 +7,7 @@ pointwise log likelihoods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 
 from . import groups
 from . import precision as floats
-from .core import Draws
 from .groups import Arrays
 
 
@@ -27,7 +26,7 @@ class Fit:
     Attributes:
         program: The program, or None for a bare log density or a fit loaded without it.
         density: The log density of the draws, or None likewise.
-        draws: The raw unconstrained draws and statistics (no xarray needed).
+        draws: The raw unconstrained draws and statistics: ``core.Draws``, or the same read from a run directory.
         manifest: Facts about the run: versions, seed, options, plan, timings.
         notes: What the run has to say about how it ended.
         stored: Groups read from a file, by name.
@@ -41,7 +40,7 @@ class Fit:
 
     program: Any
     density: Any
-    draws: Draws
+    draws: Any
     manifest: dict[str, Any]
     notes: tuple[str, ...] = ()
     stored: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +100,7 @@ class Fit:
         if "unconstrained_posterior" in self.stored:
             return list(self.stored["unconstrained_posterior"].coords["unconstrained"].values.tolist())
         labels = getattr(self.density, "labels", None)
-        return list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.positions.shape[2])]
+        return list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.shape[2])]
 
     @property
     def divergences(self) -> int:
@@ -114,11 +113,12 @@ class Fit:
 
         found = list(self.notes)
         if self.divergences:
-            share = self.divergences / self.draws.positions[..., 0].size
+            share = self.divergences / (self.draws.shape[0] * self.draws.shape[1])
             risk = ": the draws may miss where the density curves sharply" if share > 1e-3 else ""
             found.append(f"{self.divergences} divergent transitions ({share:.2g} of all){risk}")
+        rhat = getattr(self.draws, "split_rhat", None)
         with np.errstate(all="ignore"):
-            rhat = np.asarray(diagnostics.rhat(self.draws.positions))
+            rhat = np.asarray(diagnostics.rhat(self.draws.positions)) if rhat is None else rhat
         worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
         if not rhat[worst] <= 1.01:
             found.append(f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer")
@@ -142,22 +142,32 @@ class Fit:
         names: Iterable[str] | None = None,
         seed: int = 0,
         draws: int | None = None,
+        *,
+        horizon: int | Mapping[str, int] | None = None,
+        past: bool = False,
     ) -> Any:
         """Posterior predictive draws, as an ``xarray.Dataset``.
+
+        A program with a longer chain, or ``horizon``, gives a forecast: the chain goes on from each posterior draw
+        of its states (and from the data, where later steps read them). Of the longer chains the new steps come back.
 
         Args:
             program: The model with new inputs (or a ``do``); None replicates the data. Its conditions do not count.
             names: Sites to return; by default what is not simply a posterior draw.
             seed: Determines the draws.
             draws: Use only this many draws of every chain, evenly spaced.
+            horizon: Steps by which the program's chain (``ppl.markov``) goes on; ``{chain: steps}`` where it has
+                several.
+            past: Return the steps of the fit before the new ones: latent sites at their draws, observed ones at
+                their data.
 
         Raises:
-            ppl.ModelError: If the program's latent sites do not match the posterior's.
+            ppl.ModelError: If the program's latent sites do not match the posterior's, or a chain cannot go on.
         """
         from .predict import predict
 
         with self._context():
-            return predict(self, program, names, seed, draws)
+            return predict(self, program, names, seed, draws, horizon=horizon, past=past)
 
     def to_arviz(self) -> Any:
         """All groups, in the form of the installed ArviZ."""
@@ -170,6 +180,25 @@ class Fit:
         from .summary import dataframe
 
         return dataframe(self)
+
+    def report(self, path: Any = "report.html", title: str | None = None) -> Any:
+        """Write one self-contained HTML page on this fit.
+
+        It has a verdict in words, the plan, convergence, trace and rank plots of the worst quantities, energy, where
+        divergences lie and what to write instead, predictive checks, leave-one-out, timing and versions. It needs
+        no network and no script; a part that cannot be computed says why.
+
+        Args:
+            path: The file, overwritten if it exists.
+            title: Heading; the model's name by default.
+
+        Returns:
+            The path.
+        """
+        from .report import write
+
+        with self._context():
+            return write(self, path, title)
 
     def save(self, path: Any, groups: Iterable[str] | str | None = None) -> None:
         """Write the fit to a Zarr directory.
@@ -184,7 +213,7 @@ class Fit:
 
     def __repr__(self) -> str:
         """Sites, size and trouble in a few words."""
-        chains, draws = self.draws.positions.shape[:2]
+        chains, draws = self.draws.shape[:2]
         names = list((self.manifest.get("sites") or {}).get("latent") or self.values)
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         return f"<Fit of {shown}: {chains} chains x {draws} draws" + "".join(f"; {n}" for n in self.notes) + ">"

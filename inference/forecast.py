@@ -1,0 +1,195 @@
+"""Forecasts: a chain goes on from its smoothed end.
+
+p(x[T+1..T+h] | y) = integral p(x[T+1..T+h] | x[1..T], y[1..T], theta) p(x[1..T], theta | y): the first T steps are
+clamped at a posterior draw and, where later steps read them, at the data; the rest is simulated, a future for each
+draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl.values import MASK
+
+from .align import Known, Places, places_of
+from .compiling import jit_quick
+from .groups import Arrays
+from .simulate import clamped, kept
+
+
+def lengthened(program: Any, horizon: int | Mapping[str, int]) -> Any:
+    """The program with longer chains.
+
+    Args:
+        program: An unconditioned program.
+        horizon: Steps to add to its only chain, or to chains by name.
+
+    Raises:
+        ppl.ModelError: No chain, several chains and no names, a chain with inputs, or a model that does not run with
+            a longer chain.
+    """
+    from ppl import ModelError
+
+    from .summary import nearest
+
+    infos = program.learned().values()
+    chains = {name: size for info in infos for name, size, kind in info.plates if kind == "markov"}
+    title = f"predict(horizon={horizon!r})"
+    if not chains:
+        raise ModelError(
+            f"{title}: model '{program.model.__name__}' has no chain (ppl.markov) with sites that could go on in time"
+        )
+    if not isinstance(horizon, Mapping):
+        if len(chains) > 1:
+            example = ", ".join(f"{name!r}: {horizon}" for name in chains)
+            raise ModelError(
+                f"{title}: the program has {len(chains)} chains, {', '.join(chains)}; say which goes on, or that all "
+                f"do: horizon={{{example}}}"
+            )
+        horizon = dict.fromkeys(chains, horizon)
+    for name, steps in horizon.items():
+        if name not in chains:
+            raise ModelError(
+                f"{title}: '{name}' is not a chain of the program{nearest(name, chains)}; it has {', '.join(chains)}"
+            )
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+            raise ModelError(f"{title}: the number of steps of '{name}' is a positive int, not {steps!r}")
+    more = {**dict(program.horizon)}
+    for name, steps in horizon.items():
+        more[name] = more.get(name, 0) + int(steps)
+    longer = replace(program, horizon=tuple(sorted(more.items())))
+    try:
+        longer.learned()
+    except ModelError as error:
+        raise ModelError(f"{title}: {error}") from None
+    return longer
+
+
+def observations(fit: Any) -> tuple[Arrays, Arrays]:
+    """The data of a fit's observed sites, and where only some elements were observed, which."""
+    if fit.program is None:
+        data = fit.stored.get("observed_data")
+        return ({} if data is None else {name: value.values for name, value in data.data_vars.items()}), {}
+    return {name: np.asarray(value) for name, value in fit.program.observed().items()}, {}
+
+
+def held(fit: Any, program: Any, known: Known, grown: Mapping[str, int]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Observed sites that a forecast keeps at their data: those of the chains that go on, and what others read.
+
+    Args:
+        fit: The fit.
+        program: The unconditioned program with longer chains.
+        known: What the fit knows.
+        grown: The longer chains, with the fit's number of steps.
+
+    Returns:
+        Values and masks by name, and which sites are kept whole.
+    """
+    data, masks = observations(fit)
+    read = frozenset().union(*program.graph().parents.values())
+    infos, labels = program.learned(), program.coords
+    values: dict[str, Any] = {}
+    places: dict[str, Places] = {}
+    whole = set()
+    for name, site in program.sites.items():
+        if site.kind != "latent" or name not in data or not (name in read or set(site.dims) & set(grown)):
+            continue
+        found, _ = places_of(site, infos[name], data[name].shape, known, labels, grown)
+        values[name] = data[name] if found is None else found.take(data[name][None])[0]
+        if found is not None:
+            places[name] = found
+        mask = masks.get(name)
+        if mask is not None:
+            mask = mask if found is None else found.take(mask[None])[0] & found.mask
+            values[name + MASK] = mask
+        elif found is None:
+            whole.add(name)
+    return {**clamped(places), **values}, frozenset(whole)
+
+
+def refuse_other_inputs(old: Any, new: Any, latent: Mapping[str, Any], given: tuple, grown: Mapping[str, int]) -> None:
+    """Refuse a longer chain whose first inputs are not those that the fit has seen.
+
+    Args:
+        old: The fit's program.
+        new: The unconditioned program with longer chains.
+        latent: One draw of the latent sites.
+        given: What the new program's simulations are given, for the same draw.
+        grown: The longer chains, with the fit's number of steps.
+    """
+    from ppl import ModelError
+
+    before = _inputs(old, {**latent, **old.fixed})
+    after = _inputs(new, given)
+    depth = {
+        name: axis for info in new.learned().values() for axis, (name, _, _) in enumerate(info.plates) if name in grown
+    }
+    for label, value in before.items():
+        chain = label.rpartition("/")[0]
+        if chain not in grown or label not in after:
+            continue
+        first = np.take(after[label], np.arange(grown[chain]), axis=depth[chain])
+        if first.shape != value.shape or not np.allclose(first, value, rtol=1e-5, atol=1e-8, equal_nan=True):
+            raise ModelError(
+                f"the chain '{chain}' goes on after {grown[chain]} steps, but its inputs in the first "
+                f"{grown[chain]} steps are not those of the fit. The inputs of a forecast begin with those that were "
+                "fitted; what is computed from all of them inside the model, such as their mean, is better computed "
+                "before."
+            )
+
+
+def _inputs(program: Any, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    identity = ("inputs", program.key(), tuple(program.roles.items()), tuple(given))
+
+    def build() -> Any:
+        def run(data: Any, given: Any) -> Any:
+            settings = {"given": given, "known": program.learned(), "keep": ("inputs",)}
+            return program.play(data, **settings)[1].out.get("inputs", {})
+
+        return jit_quick(run)
+
+    found = kept(identity, build)(list(program.arguments.data), dict(given))
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def refuse_places_beyond(old: Any, new: Any, latent: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a longer chain that reads arrays beyond their ends, where JAX would repeat the last entry.
+
+    Args:
+        old: The fit's program, or None if it is not known.
+        new: The unconditioned program with longer chains.
+        latent: One draw of the latent sites.
+        given: What the new program's simulations are given, for the same draw.
+    """
+    from ppl import ModelError
+
+    found = _beyond(new, given)
+    if found is None or (old is not None and _beyond(old, {**latent, **old.fixed}) is not None):
+        return
+    raise ModelError(
+        f"the longer chain reads an array of the model beyond its end, at steps that have no entry: {found}. Give the "
+        "chain its inputs as xs, not by index, and predict with the longer program: fit.predict(model(longer_xs))."
+    )
+
+
+def _beyond(program: Any, given: Mapping[str, Any]) -> str | None:
+    """What a run at given values, the new ones zero, reads outside of an array's bounds."""
+    from jax.experimental import checkify
+
+    def run(data: Any, given: Any) -> Any:
+        settings = {"given": given, "known": program.learned(), "keep": ("value", "factor")}
+        return program.play(data, **settings)[1].out
+
+    identity = ("bounds", program.key(), tuple(program.roles.items()), tuple(given))
+    arguments = (list(program.arguments.data), dict(given))
+    text = kept((*identity, "text"), lambda: str(jax.make_jaxpr(run)(*arguments)))
+    if "gather" not in text and "dynamic_slice" not in text:
+        return None
+    checked = kept(identity, lambda: jit_quick(checkify.checkify(run, errors=checkify.index_checks)))
+    message = checked(*arguments)[0].get()
+    return None if message is None else message.strip().splitlines()[0].rstrip(". ")
