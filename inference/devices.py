@@ -224,9 +224,9 @@ def _mesh(placement: Placement) -> Any:
         count, kind = max(len(devices), 1), placement.platform
         every = [[d for d in jax.devices(kind) if d.process_index == p] for p in range(placement.processes)]
         devices = [d for row in every for d in row[:count]]
-    devices = devices or [_default_device()]
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.sharding.Mesh(np.array(devices), ("data",), axis_types=auto)
+    from .sharding import over
+
+    return over(devices or [_default_device()])
 
 
 def _default_device() -> Any:
