@@ -71,7 +71,7 @@ def _concerns(q: Quantities) -> list[Concern]:
         first = q.labels[int(np.flatnonzero(~np.isfinite(q.column("mean")))[0])]
         text = join([f"{broken} quantities have draws that are not finite, such as ", code(first), "."])
         found.append(Concern(True, text, "Look at how it is computed."))
-    if q.fit.draws.positions.shape[0] < 2:
+    if q.fit.draws.shape[0] < 2:
         found.append(Concern(False, "There is only one chain, so agreement cannot be judged.", "Run at least four."))
     rhat = np.nan_to_num(np.where(free, q.column("rhat"), 1.0), nan=1.0)
     if rhat.size and rhat.max() > RHAT:

@@ -54,7 +54,7 @@ def sites_of(fit: Any) -> list[str]:
     layout = getattr(fit.density, "layout", None)
     if layout is None:
         return [label.split("[")[0] for label in fit.labels]
-    names = [""] * fit.draws.positions.shape[2]
+    names = [""] * fit.draws.shape[2]
     for name, slot in layout.items():
         names[slot.start : slot.stop] = [name] * (slot.stop - slot.start)
     return names
@@ -125,7 +125,8 @@ def _side(found: Separation, k: int, labels: list[str]) -> Markup:
         small = bool(found.shift[k] < 0)
         middle = float(np.median(found.divergent[:, k]))
         rank = float((found.others[:, k] < middle).mean()) if len(found.others) else 0.5
-        how = f"below that of {1 - rank:.0%}" if small else f"above that of {rank:.0%}"
+        share = min(1 - rank if small else rank, 0.99)
+        how = f"{'below' if small else 'above'} {share:.0%}"
         end = f"at {'small' if small else 'large'} values of "
         return join([end, code(labels[k]), f" (half of them are {how} of the other draws)"])
     return join(["near the centre of " if found.spread[k] < 0 else "at both ends of ", code(labels[k])])

@@ -17,7 +17,7 @@ VERSIONS = ("inference_library_version", "jax_version", "numpy_version", "python
 
 def plan(fit: Any) -> tuple[Markup, list[Concern]]:
     """The plan of the run and the sites of the model."""
-    chains, draws, dim = fit.draws.positions.shape
+    chains, draws, dim = fit.draws.shape
     lines = list(fit.manifest.get("plan") or ["The fit does not say how it was planned."])
     parts = [tag("p", f"{chains} chains of {draws:,} draws in {dim:,} unconstrained dimensions."), bullets(lines)]
     if fit.program is not None:

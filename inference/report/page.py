@@ -49,7 +49,7 @@ def page(fit: Any, title: str | None = None) -> str:
     """
     found = sections(fit)
     name = title or f"Report on {_name(fit)}"
-    chains, draws = fit.draws.positions.shape[:2]
+    chains, draws = fit.draws.shape[:2]
     facts_line = f"{chains} chains of {draws:,} draws, {fit.manifest.get('engine', 'unknown engine')}, "
     links = tag("ul", *(tag("li", tag("a", s.title, href=f"#{s.slug}")) for s in found))
     head = tag(
@@ -79,7 +79,7 @@ def sections(fit: Any) -> list[Section]:
         guarded("energy", "Energy", partial(energies, fit)),
         guarded("divergences", "Divergences", partial(divergences, fit)),
         guarded("predictive", "Posterior predictive checks", partial(predictive, fit)),
-        guarded("loo", "Leave-one-out cross-validation", partial(loo, fit, q)),
+        guarded("loo", "Leave-one-out cross-validation", partial(loo, fit)),
         guarded("timing", "Timing", partial(facts.timing, fit, q)),
         guarded("notes", "Notes and versions", partial(facts.notes, fit)),
     ]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..groups import observed
 from .markup import Markup, code, figure, join, number, table, tag
 from .section import Concern
 from .svg import Plot, clip
@@ -27,7 +26,8 @@ def predictive(fit: Any) -> tuple[Markup, list[Concern]]:
     """A histogram with predictive intervals and a table of statistics for each observed site."""
     if fit.program is None:
         return tag("p", "The fit does not know its model, so nothing can be replicated. Open it with its program."), []
-    data = {name: value for name, value in observed(fit.program).items() if np.size(value)}
+    given = fit.dataset("observed_data").data_vars
+    data = {str(name): np.asarray(value.values) for name, value in given.items() if value.size}
     if not data:
         return tag("p", "Nothing is observed, so there is nothing to check."), []
     shown = dict(list(data.items())[:SITES])
@@ -58,8 +58,8 @@ def predictive(fit: Any) -> tuple[Markup, list[Concern]]:
 
 def replicates(fit: Any, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Replicated data by site, shape (replications, ...), from evenly spaced draws."""
-    chains = fit.draws.positions.shape[0]
-    numbers = sum(site.size for site in map(np.asarray, data.values()))
+    chains = fit.draws.shape[0]
+    numbers = sum(value.size for value in data.values())
     most = min(REPLICATES, max(NUMBERS // max(numbers, 1), chains))
     found = fit.predict(names=list(data), draws=max(most // chains, 1))
     return {name: found[name].values.reshape(-1, *found[name].shape[2:]) for name in data}

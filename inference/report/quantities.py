@@ -56,7 +56,7 @@ class Quantities:
     @cached_property
     def needed(self) -> int:
         """Effective draws that every quantity should have."""
-        return max(ESS_LEAST, ESS_PER_CHAIN * self.fit.draws.positions.shape[0])
+        return max(ESS_LEAST, ESS_PER_CHAIN * self.fit.draws.shape[0])
 
     @cached_property
     def badness(self) -> np.ndarray:
@@ -67,7 +67,7 @@ class Quantities:
                 self.needed / self.column("bulk"),
                 self.needed / self.column("tail"),
             ]
-        if self.fit.draws.positions.shape[0] < 2:
+        if self.fit.draws.shape[0] < 2:
             ratios = ratios[1:]  # one chain has no R-hat
         worst = np.max([np.nan_to_num(r, nan=np.inf) for r in ratios], axis=0)
         return np.where(self.constant, -1.0, worst)

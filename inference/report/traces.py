@@ -31,7 +31,7 @@ def traces(q: Quantities) -> tuple[Markup, list[Concern]]:
     if not worst:
         return tag("p", "No quantity varies."), []
     words = HELP
-    chains = q.fit.draws.positions.shape[0]
+    chains = q.fit.draws.shape[0]
     if chains > CHAINS:
         words += f" Of {chains} chains the {CHAINS} whose ranks are least even are shown."
     pairs = []
@@ -107,8 +107,8 @@ def rank_plot(counts: np.ndarray, shown: np.ndarray, label: str, name: str) -> M
         marks.append(tag("text", str(chain), x=_n(left - 6), y=_n(base - step * 0.2), text_anchor="end", class_="tick"))
     marks.append(tag("path", d=f"M{_n(left)} {_n(top)}V{_n(bottom)}H{_n(right)}", class_="axis"))
     under = "rank among all draws, from lowest to highest"
-    place = _n((left + right) / 2)
-    marks.append(tag("text", under, x=place, y=_n(height - 14), text_anchor="middle", class_="label"))
+    middle = _n((left + right) / 2)
+    marks.append(tag("text", under, x=middle, y=_n(height - 14), text_anchor="middle", class_="label"))
     over = float(np.abs(counts / expected - 1.0).max())
     text = f"Bars of {len(shown)} of {len(counts)} chains; the most uneven bin differs from its share by {over:.0%}."
     return drawing(name, f"Ranks of {label} by chain", text, width, height, marks)
