@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ppl.host import surfacing
+
 from .compiling import jit_quick
 
 BUDGET = 256 * 2**20
@@ -23,6 +25,7 @@ LARGEST = 1024
 """Draws of the largest piece: beyond, a larger one is not faster."""
 
 
+@surfacing
 def over_draws(density: Any, method: str, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Apply a method of a density to every draw.
 

@@ -46,8 +46,60 @@ class StructuredDensity(Protocol):
         ...
 
 
+class NamedDensity(Protocol):
+    """A log density that says what its vector means; the result of a run is then labelled as a program's is.
+
+    Each attribute but ``dim`` may be missing.
+
+    Attributes:
+        dim: Length of the flat vector.
+        labels: A name for every entry of the flat vector, such as ``theta[3]``.
+        names: Names of the quantities of ``generated`` in the order in which they are shown.
+        dims: Names of the axes of a quantity, by its name.
+        coords: Labels along an axis, by the axis's name.
+        observed: Data by name, beside the log likelihoods of ``pointwise``.
+        external: Names of functions that it calls outside of JAX.
+        differentiable: Whether it has a gradient.
+        work: Array elements that one evaluation computes.
+    """
+
+    dim: int
+    labels: Any
+    names: Any
+    dims: Any
+    coords: Any
+    observed: Any
+    external: Any
+    differentiable: bool
+    work: int
+
+    def __call__(self, position: Array) -> Array:
+        """Evaluate the log density at a flat position of shape ``(dim,)``."""
+        ...
+
+    def generated(self, position: Array) -> dict[str, Array]:
+        """Values in the user's terms at a flat position: constrained variables and what derives from them."""
+        ...
+
+    def pointwise(self, position: Array) -> dict[str, Array]:
+        """Log likelihood of every observation, by name."""
+        ...
+
+    def log_prior(self, position: Array) -> dict[str, Array]:
+        """Log prior of every variable, by name."""
+        ...
+
+    def unconstrain(self, values: dict[str, Array]) -> Array:
+        """The flat position of given values."""
+        ...
+
+
 class Kernel(Protocol):
-    """A Markov kernel that leaves a density invariant; a frozen pytree whose leaves are its tuning."""
+    """A Markov kernel that leaves a density invariant; a frozen pytree whose leaves are its tuning.
+
+    A kernel, or an engine, that follows the gradient of the density says so, ``gradient: ClassVar[bool] = True``; it
+    is then never given a density that has none.
+    """
 
     def init(self, position: Position, density: LogDensity) -> State:
         """Make the state at a position."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gradients
 from . import precision as floats
 from .keep import Memory
 from .loop import Run
@@ -83,10 +84,13 @@ def infer(
     number = floats.choose(precision)
     with floats.context(number):
         subject = make_subject(program, init)
+        if gradients.needed(engine):
+            gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
+        engine = gradients.suited(engine, subject.density)
         if rule is not None and rule.converged and draws is None and most:
             engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
-        plan = list(engine.plan(subject.density)) + _remarks(subject)
+        plan = list(engine.plan(subject.density)) + gradients.remarks(subject.density) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
         keeper: Any = Memory(facts["thin"])
         if path is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import groups
+from . import groups, naming
 
 Labels = Mapping[str, tuple[str, ...]]
 
@@ -40,11 +40,13 @@ def dataset(fit: Any, group: str) -> Any:
         arrays = {"z": fit.draws.positions}
     elif group in ("observed_data", "constant_data"):
         leading = ()
-        arrays = (groups.observed if group == "observed_data" else groups.constants)(fit.program)
+        data = group == "observed_data"
+        arrays = groups.observed(fit.program, fit.density) if data else groups.constants(fit.program)
     else:
         arrays = lazy_arrays(fit, group)
-    labels = {"z": ("unconstrained",)} if group == "unconstrained_posterior" else dims_of(fit.program)
-    coords = dict(fit.program.coords) if fit.program is not None else {}
+    free = group == "unconstrained_posterior"
+    labels = {"z": ("unconstrained",)} if free else naming.dims(fit.program, fit.density)
+    coords = naming.coords(fit.program, fit.density)
     coords["unconstrained"] = np.asarray(fit.labels)
     return labelled(arrays, labels, coords, leading, flat(fit.manifest))
 
@@ -121,9 +123,7 @@ def _lazy(shape: Any, read: Callable[[], np.ndarray]) -> Any:
 
 def dims_of(program: Any) -> dict[str, tuple[str, ...]]:
     """Names of the axes of every site of a program."""
-    if program is None:
-        return {}
-    return {name: tuple(site.dims) for name, site in program.sites.items() if site.dims}
+    return naming.dims(program, None)
 
 
 def flat(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import naming
 from .chunks import over_draws, shapes_of
 
 LIGHT = ("posterior", "sample_stats", "unconstrained_posterior", "observed_data", "constant_data")
@@ -74,25 +75,29 @@ def generated(fit: Any, positions: np.ndarray) -> Arrays:
     """Latent sites and records at positions of shape (chains, draws, dim)."""
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
-    return in_order(fit.program, over_draws(fit.density, "generated", positions))
+    return in_order(fit, over_draws(fit.density, "generated", positions))
 
 
 def factors(fit: Any, group: str, positions: np.ndarray) -> Arrays:
     """Pointwise log likelihood, or log prior by site, at positions of shape (chains, draws, dim)."""
-    return in_order(fit.program, over_draws(fit.density, _METHODS[group], positions))
+    return in_order(fit, over_draws(fit.density, _METHODS[group], positions))
 
 
-def in_order(program: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by site in the order of the model; compiled functions return dicts in alphabetical order."""
-    place = {name: i for i, name in enumerate(program.sites)} if program is not None else {}
+def in_order(source: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by site in the order of the model; compiled functions return dicts in alphabetical order.
+
+    Args:
+        source: A program, or something with a ``program`` and a ``density``, of which either knows the names.
+        values: By site.
+    """
+    program = getattr(source, "program", source)
+    place = {name: i for i, name in enumerate(naming.order(program, getattr(source, "density", None)))}
     return {name: values[name] for name in sorted(values, key=lambda name: place.get(name, len(place)))}
 
 
-def observed(program: Any) -> Arrays:
+def observed(program: Any, density: Any = None) -> Arrays:
     """The data of every observed site."""
-    if program is None:
-        return {}
-    return {name: np.asarray(value) for name, value in program.observed().items()}
+    return naming.observed(program, density)
 
 
 def constants(program: Any) -> Arrays:
@@ -119,7 +124,7 @@ _METHODS = {"log_likelihood": "pointwise", "log_prior": "log_prior", "generated"
 
 
 def _inner(fit: Any, method: str) -> Mapping[str, Any]:
-    return in_order(fit.program, shapes_of(fit.density, method)) if hasattr(fit.density, method) else {}
+    return in_order(fit, shapes_of(fit.density, method)) if hasattr(fit.density, method) else {}
 
 
 def _simulated(fit: Any, group: str) -> Mapping[str, Any]:

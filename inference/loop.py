@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl.host import surfacing
+
+from . import naming
 from .blas import one_thread
 from .core import Engine
 from .manifest import manifest
@@ -95,9 +98,9 @@ class Run:
         """Run to the end and make the result; ``seed`` and ``positions`` begin a run that has no state yet."""
         self.show.say(self.facts["plan"])
         try:
-            with self._terminated():
+            with self._terminated(), surfacing():
                 self._go(seed, positions)
-            fit = self._result()
+                fit = self._result()
         except BaseException as error:
             if self.directory is None:
                 raise
@@ -258,7 +261,8 @@ class Run:
             from .runs import stored_groups
 
             about = self._describe(status="stopped" if self.stopped else "finished", notes=self.notes, info=draws.info)
-            stored = stored_groups(draws, self.subject.program, about)
+            program = self.subject.program
+            stored = stored_groups(draws, program, about, naming.coords(program, density))
         return Fit(self.subject.program, density, draws, about, notes=tuple(self.notes), stored=stored)
 
     def _describe(self, **facts: Any) -> dict[str, Any]:

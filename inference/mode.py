@@ -23,6 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl.host import surfacing
+
+from . import gradients
 from . import precision as floats
 from .core import Array, host_rng
 from .groups import in_order
@@ -90,6 +93,7 @@ jax.tree_util.register_dataclass(
 )
 
 
+@surfacing
 def laplace(program: Any, *, seed: int = 0, restarts: int = 4, init: Any = None) -> Laplace:
     """Find the mode of a posterior and the Gaussian there.
 
@@ -104,6 +108,7 @@ def laplace(program: Any, *, seed: int = 0, restarts: int = 4, init: Any = None)
     """
     with floats.context("float64"):
         subject = make_subject(program, init)
+        gradients.check("laplace", subject.density)
         points = starts(subject, init, restarts if np.ndim(init) == 1 else None, seed)
         if points is None:
             rng = host_rng(seed, _START)
@@ -172,7 +177,7 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
     from ppl import ModelError
 
     for _ in range(20):
-        hessian, gradient = (np.asarray(x) for x in _curvature(subject.density, position))
+        hessian, gradient = (np.asarray(x) for x in _bend(subject.density, position))
         finite = bool(np.isfinite(hessian).all()) and np.abs(hessian).max() < 1e150
         values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T) if finite else -np.diag(np.abs(position)))
         if values[0] <= 1e-10 * values[-1] or np.abs(position).max() > _LARGE:
@@ -196,8 +201,20 @@ def _approximate(subject: Subject, labels: tuple[str, ...], value: float, positi
     generated = getattr(subject.density, "generated", None)
     at_mode = {"z": position}
     if generated is not None:
-        at_mode = in_order(subject.program, jax.tree.map(np.asarray, dict(_generated(subject.density, position))))
+        at_mode = in_order(subject, jax.tree.map(np.asarray, dict(_generated(subject.density, position))))
     return Laplace(position, cholesky, np.float64(evidence), at_mode, labels)
+
+
+def _bend(density: Any, position: np.ndarray) -> tuple[Array, Array]:
+    """Hessian and gradient; the Hessian by central differences of gradients where those come from outside of JAX."""
+    if not getattr(density, "external", ()):
+        return _curvature(density, position)
+    steps = np.finfo(float).eps ** (1 / 3) * (1 + np.abs(position))
+    up, down = position + np.diag(steps), position - np.diag(steps)
+    gradients = np.asarray(_gradients(density, np.concatenate([up, down, position[None]])))
+    d = len(position)
+    hessian = (gradients[:d] - gradients[d : 2 * d]) / (2 * steps[:, None])
+    return 0.5 * (hessian + hessian.T), gradients[-1]
 
 
 def _host(pair: tuple[Any, Any]) -> tuple[float, np.ndarray]:
@@ -213,6 +230,11 @@ def _ascent(density: Any, position: Array) -> tuple[Array, Array]:
 @jax.jit
 def _curvature(density: Any, position: Array) -> tuple[Array, Array]:
     return jax.hessian(density)(position), jax.grad(density)(position)
+
+
+@jax.jit
+def _gradients(density: Any, positions: Array) -> Array:
+    return jax.vmap(jax.grad(density))(positions)
 
 
 @jax.jit

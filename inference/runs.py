@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, identity
+from . import checkpoint, identity, naming
 from . import precision as floats
 from .checkpoint import Damaged, Unstorable
 from .manifest import manifest
@@ -52,7 +52,7 @@ def create(
         "path": str(directory.path.resolve()),
         "sites": sites(program),
         "identity": identity.describe(program, subject.dim),
-        "dims": {} if program is None else {name: list(site.dims) for name, site in program.sites.items()},
+        "dims": {name: list(axes) for name, axes in naming.dims(program, subject.density).items()},
         "until": "" if rule is None else rule.name,
         "most": most,
     }
@@ -61,7 +61,7 @@ def create(
         "rule": None if rule is None else rule.spec,
         "names": names,
         "labels": np.asarray(_labels(subject)),
-        "coords": {} if program is None else {k: np.asarray(v) for k, v in program.coords.items()},
+        "coords": naming.coords(program, subject.density),
         "call": _call(program),
     }
     directory.create(manifest(engine, **about), inputs)

@@ -86,7 +86,7 @@ def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.nda
 def _unconstrain(subject: Subject, values: Mapping[str, Any]) -> Any:
     import ppl
 
-    if subject.program is None:
+    if not (hasattr(subject.density, "layout") and hasattr(subject.density, "unconstrain")):
         raise TypeError("init= is an array for a plain log density")
     latents = set(subject.density.layout)
     if set(values) != latents:

@@ -120,9 +120,11 @@ def element_labels(fit: Any, name: str) -> list[str]:
         data = fit.stored["posterior"]
         dims = data[name].dims[2:]
         coords = {dim: data.coords[dim].values for dim in dims if dim in data.coords}
-    elif fit.program is not None and name in fit.program.sites:
-        dims = tuple(fit.program.sites[name].dims or ())
-        coords = {dim: labels for dim, labels in fit.program.coords.items() if dim in dims}
+    else:
+        from . import naming
+
+        dims = naming.dims(fit.program, fit.density).get(name, ())
+        coords = naming.coords(fit.program, fit.density)
     axes: list[list[str]] = []
     for axis, size in enumerate(shape):
         labels = coords.get(dims[axis]) if axis < len(dims) else None

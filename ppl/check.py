@@ -166,7 +166,8 @@ def check(program: Any, density: Any = None, z: Any = None) -> None:
         kept = _shown(program, kept)
         learned = program.tidy.sites
         _check_factors(program, kept, learned)
-        _check_gradient(program, density, position, learned)
+        if getattr(density, "differentiable", True):
+            _check_gradient(program, density, position, learned)
 
 
 def _shown(program: Any, kept: dict) -> dict:

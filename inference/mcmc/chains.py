@@ -231,7 +231,8 @@ class Chains:
             first = int(np.flatnonzero(~good)[0])
             tried = "init" if init is not None else f"{_TRIES} points of U(-2, 2), then the prior where there is one"
             log = [f"chain {first} tried {tried}"]
-            raise StartError(z[first], float(state.log_density[first]), np.asarray(state.gradient[first]), log)
+            slope = getattr(state, "gradient", np.zeros_like(z))
+            raise StartError(z[first], float(state.log_density[first]), np.asarray(slope[first]), log)
         return state, [f"attempts: {attempt}" if init is None else "given"], inadmissible
 
     def _guess(self, carry: Carry, target: Any) -> Carry:

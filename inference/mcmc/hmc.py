@@ -11,7 +11,7 @@ References: Duane et al., "Hybrid Monte Carlo" (1987); Neal, "MCMC using Hamilto
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class HMC:
         >>> bool(info.acceptance_rate > 0.9), int(info.n_steps)
         (True, 5)
     """
+
+    gradient: ClassVar[bool] = True  # see ``core.Kernel``
 
     step_size: Array = 0.1
     metric: Any = Diagonal()

@@ -19,7 +19,7 @@ the iterative form follows Phan, Pradhan and Jankowiak, "Composable effects ..."
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +107,8 @@ class NUTS:
         >>> bool(info.acceptance_rate > 0.8), bool(info.diverging)
         (True, False)
     """
+
+    gradient: ClassVar[bool] = True  # see ``core.Kernel``
 
     step_size: Array = 0.1
     metric: Any = Diagonal()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -57,6 +57,8 @@ class PooledHMC:
         >>> engine.finish(carry, blocks, target).positions.shape
         (16, 20, 3)
     """
+
+    gradient: ClassVar[bool] = True  # see ``core.Kernel``
 
     chains: int = 16
     draws: int = 400
