@@ -159,6 +159,7 @@ def check(program: Any, density: Any = None, z: Any = None) -> None:
     from .compile import compile
 
     density = compile(program) if density is None else density
+    density = density.full() if hasattr(density, "full") else density
     start = 0.5 * np.random.default_rng(0).standard_normal(density.dim)
     # both signs of every coordinate: a scale that a latent makes negative shows at one of them
     for position in [start, -start] if z is None else [np.asarray(z)]:

@@ -229,14 +229,14 @@ def lookup(program: Program) -> Compiled:
     return found
 
 
-def compile(program: Program) -> Density:
+def compile(program: Program) -> Any:
     """Compile a program to the log density of its latent sites.
 
     Args:
         program: A model called on data, with the observed sites conditioned.
 
     Returns:
-        The density, at a flat unconstrained vector.
+        The ``Density``, at a flat unconstrained vector; with subsampled plates a ``SubsampledDensity``.
 
     Raises:
         ModelError: A discrete latent site, a support without a bijection, or an error in the model's text.
@@ -252,5 +252,9 @@ def compile(program: Program) -> Density:
         >>> round(float(density(np.zeros(1))), 4)
         -1.6447
     """
-    compiled = lookup(program)
-    return compiled.bind((*program.arguments.data, *program.fixed.values()), program)
+    from .subsample import subsampled, subsampled_density
+
+    compiled, data = lookup(program), (*program.arguments.data, *program.fixed.values())
+    if subsampled(program):
+        return subsampled_density(compiled, tuple(_on_device(x) for x in data), Labels(program), program)
+    return compiled.bind(data, program)

@@ -27,7 +27,9 @@ def both(a: Array | None, b: Array | None) -> Array | None:
 
 
 def counted(frame: Frame, factor: Array) -> Array:
-    """A log factor, zero where the element does not exist."""
+    """A log factor, zero where the element does not exist, for all elements that it stands for in a minibatch."""
+    if frame.scale is not None:
+        factor = factor * jnp.asarray(frame.scale, factor.dtype)
     return factor if frame.on is None else jnp.where(frame.on, factor, jnp.zeros_like(factor))
 
 

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jax import trace_state
+from .axes import elements_of, enter_table
 from .errors import ModelError, at, user_line
 from .existence import blank, both
+from .minibatch import declare
 from .missing import refuse_called
-from .ragged import elements_of, enter_table
 from .trace import Array, Frame, current, entered, sample
 from .values import site_of
 
@@ -109,7 +110,9 @@ def check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> 
         frame.coords[name] = np.asarray(coords)
 
 
-def plate(name: str, *arrays: Any, coords: Any = None, within: Any = None) -> Any:
+def plate(
+    name: str, *arrays: Any, coords: Any = None, within: Any = None, subsample: int | None = None
+) -> Any:
     """Run a sub-model once for each element, independently; used as a decorator, it runs at once.
 
     The body is the model of ONE element: it receives that element's slice of every array, and sees no batch axes.
@@ -122,6 +125,8 @@ def plate(name: str, *arrays: Any, coords: Any = None, within: Any = None) -> An
         coords: Labels of the elements; alone they also give the size.
         within: The rows of one group of a ragged table (``ppl.ragged``), as a plate over its groups gives them to its
             body; the same as listing them first. The body receives a row, a mapping from columns to entries.
+        subsample: Number of elements that ``ppl.compile`` draws for each evaluation of the density, which then is a
+            ``SubsampledDensity``; simulation and ``log_prob`` run all. Such a plate returns None.
 
     Returns:
         A decorator; or the stacked result when the body was given. Where an element of a ragged table does not exist,
@@ -147,18 +152,18 @@ def plate(name: str, *arrays: Any, coords: Any = None, within: Any = None) -> An
         body = arrays[:1] if arrays and callable(arrays[0]) and not hasattr(arrays[0], "shape") else ()
         arrays = (*body, within, *arrays[len(body) :])
     if arrays and callable(arrays[0]) and not hasattr(arrays[0], "shape"):
-        return _run_plate(name, arrays[0], arrays[1:], coords, source)
-    return lambda body: _run_plate(name, body, arrays, coords, source)
+        return _run_plate(name, arrays[0], arrays[1:], coords, subsample, source)
+    return lambda body: _run_plate(name, body, arrays, coords, subsample, source)
 
 
-def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: str) -> Any:
+def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, subsample: Any, source: str) -> Any:
     frame = current("plate")
     name = frame.scope + name
     arrays, exists, axis = elements_of(name, arrays, source)
     if len(arrays) == 1 and is_size(arrays[0]):
         size, arrays = static_size("plate", name, arrays[0], source), ()
     elif arrays:
-        size = leading("plate", name, arrays, source)
+        size = leading("plate", name, arrays, source) if exists is None else exists.shape[0]
         arrays = jax.tree_util.tree_map(jnp.asarray, arrays)
     elif coords is not None:
         size = len(coords)
@@ -166,6 +171,7 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
         raise ModelError(f"plate {name!r} needs arrays, a size or coords:\n{at(source)}")
     check_size(frame, name, size, coords, source)
     enter_table(frame, name, axis, coords, source)
+    count = declare(frame, name, size, subsample, source)
     inner = set(inner_names(frame, name))
     given = {site: value for site, value in frame.given.items() if site_of(site) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
@@ -173,12 +179,19 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
 
     def element(index: Array, slices: tuple, given: dict, free: dict, exists: Any) -> tuple[Any, dict]:
         key = None if frame.key is None else jax.random.fold_in(frame.key, index)
-        with entered(inner_frame(frame, name, size, "plate", given, free, key, exists)) as nested:
+        nested = inner_frame(frame, name, size, "plate", given, free, key, exists)
+        if frame.minibatch is not None:
+            nested = replace(nested, minibatch=frame.minibatch.at(index), scale=scale)
+        with entered(nested):
             result = body(*slices) if slices else (body(index) if _takes_index(body) else body())
         seen[:] = [nested]
         return blank(exists, result), nested.out
 
-    inputs = (jnp.arange(size, dtype=jnp.int32), arrays, given, free, exists)
+    inputs, scale = (jnp.arange(size, dtype=jnp.int32), arrays, given, free, exists), frame.scale
+    if count is not None and frame.minibatch is not None:
+        chosen, own = frame.minibatch.draw(name, size, count, exists)
+        inputs = jax.tree_util.tree_map(lambda x: jnp.take(x, chosen, axis=0), inputs)
+        scale = own if scale is None else own * scale
     window = frame.windows.get(name)
     if window is not None:
         inputs = jax.tree_util.tree_map(lambda x: jax.lax.dynamic_slice_in_dim(x, *window), inputs)
@@ -186,6 +199,8 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, source: st
     nested = seen[0]
     nested.out = out
     frame.merge(nested)
+    if count is not None:
+        return None
     return result if window is None else Unread()
 
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import arguments, missing
+from .axes import padded_axes
 from .errors import explained
 from .host import surfacing
-from .ragged import padded_axes
 from .sites import Learned, Site, SiteInfo, in_order
 from .tidy import Tidy
 from .trace import Frame, entered
@@ -172,7 +172,8 @@ class Program:
                     frames[:] = [self.play(data, roles={})[1]]
 
                 jax.eval_shape(run, list(self.arguments.data))
-                found = Learned(frames[0].sites, frames[0].coords, padded_axes(frames[0].tables))
+                top = frames[0]
+                found = Learned(top.sites, top.coords, padded_axes(top.tables), top.subsampled)
                 cache[("learned", identity)] = found
             found = missing.extended(found, self.fixed)
             object.__setattr__(self, "_learned", found)

@@ -33,21 +33,6 @@ def rung(size: int) -> int:
     return 3 * power // 4 if power >= 4 and 3 * power // 4 >= size else power
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What a named axis of a program stands for, if it is padded.
-
-    Attributes:
-        level: ``"group"`` or ``"row"``.
-        places: The tables (by their number in the call) whose groups or rows it counts.
-        source: The user's line.
-    """
-
-    level: str
-    places: tuple[int, ...]
-    source: str
-
-
 class Names:
     """Labels of groups beside a table; equal to all others, so that labels never decide what is compiled."""
 
@@ -345,75 +330,3 @@ def placed(tree: Any) -> Any:
 def rows_of(table: Any) -> Rows:
     """The rows of a table."""
     return table.rows if isinstance(table, Ragged) else table
-
-
-def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | None, Axis | None]:
-    """What a plate maps over, which of its elements exist, and what its axis stands for.
-
-    Raises:
-        ModelError: Groups and rows in one plate, a table that is no argument of the model, arrays of another length.
-    """
-    found = [x for x in arrays if is_table(x)]
-    if not found:
-        return arrays, None, None
-    levels = {isinstance(x, Ragged) for x in found}
-    places = tuple(dict.fromkeys(rows_of(x).place for x in found))
-    if len(levels) > 1 or (False in levels and len(places) > 1):
-        raise ModelError(
-            f"plate {name!r} runs over {'groups and rows' if len(levels) > 1 else 'the rows of two tables'} at once:"
-            f"\n{at(source)}\n  Write a plate for each."
-        )
-    if -1 in places:
-        raise ModelError(
-            f"plate {name!r} runs over a ragged table that is not an argument of the model:\n{at(source)}\n"
-            "  Call the model with it: program = model(table)."
-        )
-    exists = found[0].exists if levels == {True} else found[0].mask
-    for table in found[1:]:
-        exists = exists & (table.exists if isinstance(table, Ragged) else table.mask)
-    opened = tuple(
-        x.rows if isinstance(x, Ragged) else dict(x.columns) if isinstance(x, Rows) else x for x in arrays
-    )
-    sizes = {np.shape(leaf)[:1] for leaf in jax.tree_util.tree_leaves(opened)} | {np.shape(exists)}
-    if len(sizes) > 1:
-        what = "groups= of ppl.ragged(...)" if levels == {True} else "the columns of ppl.ragged(...)"
-        raise ModelError(
-            f"plate {name!r} runs over a ragged table, padded to {np.shape(exists)[0]} elements, and over arrays of "
-            f"another length:\n{at(source)}\n  Put what belongs to its elements into {what}."
-        )
-    return opened, exists, Axis("group" if levels == {True} else "row", places, source)
-
-
-def enter_table(frame: Any, name: str, axis: Axis | None, coords: Any, source: str) -> None:
-    """Let a run know that an axis is padded; the same axis must not be so in one place and whole in another."""
-    first = name not in frame.tables
-    previous = frame.tables.setdefault(name, axis)
-    if not first and (previous is None) != (axis is None):
-        other = previous or axis
-        raise ModelError(
-            f"plate {name!r} runs over a ragged table in one place and not in another:\n{at(other.source)}\n"
-            f"{at(source)}\n  Give the table to both: ppl.plate({name!r}, table, ...)."
-        )
-    if axis is None:
-        return
-    if (previous.level, previous.places[0]) != (axis.level, axis.places[0]):
-        raise ModelError(
-            f"plate {name!r} runs over two different ragged tables:\n{at(previous.source)}\n{at(source)}\n"
-            "  A plate name stands for one axis. Rename one of them."
-        )
-    if coords is not None:
-        raise ModelError(
-            f"plate {name!r} runs over a ragged table, whose labels belong to it:\n{at(source)}\n"
-            "  Write ppl.ragged(codes, ..., labels=labels) instead of coords=."
-        )
-    outer = [p[0] for p in frame.plates if getattr(frame.tables.get(p[0]), "level", "") == "row"]
-    if outer and axis.level == "row":
-        raise ModelError(
-            f"plate {name!r} over the rows of a table stands inside plate {outer[-1]!r} over such rows:\n{at(source)}\n"
-            "  Write them side by side, and combine what they return."
-        )
-
-
-def padded_axes(found: Mapping[str, Axis | None]) -> dict[str, Axis]:
-    """The axes of a run that are padded."""
-    return {name: axis for name, axis in found.items() if axis is not None}

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .axes import Axis
 from .errors import ModelError, at
-from .ragged import Axis, Ragged, rows_of, tables
+from .ragged import Ragged, rows_of, tables
 from .sites import SiteInfo
 from .values import MASK
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from . import space
 from ._jax import trace_state
+from .axes import Axis
 from .distributions import partial
 from .errors import ModelError, at, user_line
 from .existence import counted, passes
-from .ragged import Axis
+from .minibatch import Minibatch
 from .sites import SiteInfo
 from .values import TWIN, factor_of, value_of
 
@@ -50,6 +51,9 @@ class Frame:
         select: Predicate under which observed factors count, inside a branch.
         on: Whether the element exists, inside a ragged plate (padding does not); None for yes.
         tables: Plates and other axes that are padded, by name, shared by all levels of a run.
+        minibatch: Which elements of subsampled plates are computed; None for all.
+        scale: Factor of the log factors inside of subsampled plates.
+        subsampled: Number of elements to draw and line of subsampled plates, shared by all levels of a run.
         axes: Size and first line of every plate, shared by all levels of a run.
         coords: Labels of plates, likewise.
         sites: What this run learned.
@@ -72,6 +76,9 @@ class Frame:
     select: Array | None = None
     on: Array | None = None
     tables: dict[str, Axis] = field(default_factory=dict)
+    minibatch: Minibatch | None = None
+    scale: Array | None = None
+    subsampled: dict[str, tuple[int, str]] = field(default_factory=dict)
     branches: tuple[str, ...] = ()
     axes: dict[str, tuple[int, str]] = field(default_factory=dict)
     coords: dict[str, Any] = field(default_factory=dict)
