@@ -27,6 +27,7 @@ from .graph import Graph
 from .maps import branch, call, plate, sample_tree
 from .program import Model, Program, Site, model
 from .ragged import Ragged, Rows, ragged
+from .subsample import SubsampledDensity
 from .trace import factor, record, sample
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "Ragged",
     "Rows",
     "Site",
+    "SubsampledDensity",
     "allow_nan",
     "branch",
     "call",
