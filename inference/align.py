@@ -91,7 +91,7 @@ def match(known: Known, program: Any) -> Match:
         ppl.ModelError: If a site can neither take draws nor be drawn honestly.
     """
     whole, partial, new, notes = [], {}, [], []
-    labels, infos = program.coords, program.learned()
+    labels, infos = program.coords, program.tidy.sites
     grown = known.grown(program)
     for name, site in program.sites.items():
         if site.kind != "latent" or name in known.observed:

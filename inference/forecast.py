@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppl.values import MASK
+from ppl.missing import latent_name
+from ppl.values import MASK, PLACES
 
-from .align import Known, Places, places_of
+from .align import Known, places_of
 from .compiling import jit_quick
 from .groups import Arrays
-from .simulate import clamped, kept
+from .simulate import Clamped, kept
 
 
 def lengthened(program: Any, horizon: int | Mapping[str, int]) -> Any:
@@ -70,46 +71,83 @@ def lengthened(program: Any, horizon: int | Mapping[str, int]) -> Any:
     return longer
 
 
-def observations(fit: Any) -> tuple[Arrays, Arrays]:
-    """The data of a fit's observed sites, and where only some elements were observed, which."""
+def observations(fit: Any) -> Arrays:
+    """The data of a fit's observed sites, NaN in gaps."""
+    if fit.program is not None:
+        return {name: np.asarray(value) for name, value in fit.program.observed().items()}
+    data = fit.stored.get("observed_data")
+    return {} if data is None else {name: value.values for name, value in data.data_vars.items()}
+
+
+def imputed(fit: Any, draws: Mapping[str, np.ndarray]) -> Arrays:
+    """Data whose gaps are latent sites of the fit (``missing="impute"``), completed for every draw.
+
+    Args:
+        fit: The fit.
+        draws: Draws of latent sites, shape (chains, draws, ...).
+    """
+    found: Arrays = {}
     if fit.program is None:
-        data = fit.stored.get("observed_data")
-        return ({} if data is None else {name: value.values for name, value in data.data_vars.items()}), {}
-    return {name: np.asarray(value) for name, value in fit.program.observed().items()}, {}
+        return found
+    for name, value in fit.program.conditions.items():
+        if name + PLACES in fit.program.fixed:
+            missing = draws[latent_name(name)]
+            whole = np.repeat(np.asarray(value)[None], missing.shape[0] * missing.shape[1], axis=0)
+            whole.reshape(len(whole), -1)[:, np.flatnonzero(np.isnan(value))] = missing.reshape(len(whole), -1)
+            found[name] = whole
+    return found
 
 
-def held(fit: Any, program: Any, known: Known, grown: Mapping[str, int]) -> tuple[dict[str, Any], frozenset[str]]:
+def held(fit: Any, bare: Any, known: Known, grown: Mapping[str, int]) -> Clamped:
     """Observed sites that a forecast keeps at their data: those of the chains that go on, and what others read.
 
     Args:
         fit: The fit.
-        program: The unconditioned program with longer chains.
+        bare: The unconditioned program with longer chains.
         known: What the fit knows.
         grown: The longer chains, with the fit's number of steps.
-
-    Returns:
-        Values and masks by name, and which sites are kept whole.
     """
-    data, masks = observations(fit)
-    read = frozenset().union(*program.graph().parents.values())
-    infos, labels = program.learned(), program.coords
-    values: dict[str, Any] = {}
-    places: dict[str, Places] = {}
-    whole = set()
-    for name, site in program.sites.items():
-        if site.kind != "latent" or name not in data or not (name in read or set(site.dims) & set(grown)):
+    found = Clamped()
+    if not grown:
+        return found
+    read = frozenset().union(*bare.graph().parents.values())
+    infos, labels, rows = bare.tidy.sites, bare.coords, imputed(fit, known.draws)
+    for name, data in observations(fit).items():
+        site = bare.sites.get(name)
+        if site is None or site.kind != "latent" or not (name in read or set(site.dims) & set(grown)):
             continue
-        found, _ = places_of(site, infos[name], data[name].shape, known, labels, grown)
-        values[name] = data[name] if found is None else found.take(data[name][None])[0]
-        if found is not None:
-            places[name] = found
-        mask = masks.get(name)
-        if mask is not None:
-            mask = mask if found is None else found.take(mask[None])[0] & found.mask
-            values[name + MASK] = mask
-        elif found is None:
-            whole.add(name)
-    return {**clamped(places), **values}, frozenset(whole)
+        places, _ = places_of(site, infos[name], data.shape, known, labels, grown)
+        value = data if places is None else places.take(data[None])[0]
+        here = np.ones(site.shape, bool) if places is None else places.mask
+        if name in rows:
+            found.rows[name] = rows[name] if places is None else places.take(rows[name])
+        else:
+            here = here & ~np.isnan(value) if value.dtype.kind == "f" else here
+            found.values[name] = np.where(here, value, np.zeros((), value.dtype))
+        if not here.all():
+            found.masks[name] = here
+    return found
+
+
+def gaps(fit: Any, program: Any, bare: Any, known: Known) -> Clamped:
+    """Values with gaps that a program is conditioned on: what is known of them stays, the rest is drawn given it.
+
+    Args:
+        fit: The fit.
+        program: The program as it was handed in.
+        bare: The same with its observations released, which may have longer chains.
+        known: What the fit knows.
+    """
+    found, rows = Clamped(), imputed(fit, known.draws) if program is fit.program else {}
+    for name, value in program.conditions.items():
+        if name + MASK not in program.fixed or np.shape(value) != bare.sites[name].shape:
+            continue
+        if name in rows:
+            found.rows[name] = rows[name]
+        else:
+            found.masks[name] = ~np.isnan(value)
+            found.values[name] = np.where(found.masks[name], value, 0.0)
+    return found
 
 
 def refuse_other_inputs(old: Any, new: Any, latent: Mapping[str, Any], given: tuple, grown: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from . import forecast
 from .align import Known, Match, match
 from .groups import Arrays
-from .simulate import Simulation, clamped
+from .simulate import Clamped, Simulation
 from .summary import choose
 
 
@@ -75,17 +75,18 @@ def planned(
 
     if program is None and fit.program is None:
         raise ppl.ModelError("this fit does not know its program: predict(program), or load(path, program=...)")
-    bare = unconditioned(fit.program if program is None else program)
-    bare = bare if horizon is None else forecast.lengthened(bare, horizon)
+    program = fit.program if program is None else program
+    bare = unconditioned(program) if horizon is None else forecast.lengthened(unconditioned(program), horizon)
     known, index = _thinned(knowledge(fit), draws, fit.draws.shape[1])
     found, grown = match(known, bare), known.grown(bare)
-    fixed, whole = forecast.held(fit, bare, known, grown) if grown else ({}, frozenset())
+    data = forecast.held(fit, bare, known, grown) | forecast.gaps(fit, program, bare, known)
     simulable = [name for name, site in bare.sites.items() if site.kind != "factor"]
-    wanted = [n for n in simulable if n not in {*found.whole, *whole}] if names is None else choose(simulable, names)
-    _refuse_joint(fit, bare, known, wanted)
+    alike = {*found.whole, *data.values} - {*data.masks}
+    wanted = [name for name in simulable if name not in alike] if names is None else choose(simulable, names)
+    _refuse_joint(fit, bare, known, [n for n in wanted if n not in {*data.values, *data.rows}])
     rows = (np.arange(fit.draws.shape[0])[:, None] * fit.draws.shape[1] + index).ravel()
     cuts = {} if past else grown
-    simulation = _simulation(bare, known, found, {**fixed, **bare.fixed}, wanted, rows, seed, cuts)
+    simulation = _simulation(bare, known, found, data, wanted, rows, seed, cuts)
     notes = list(found.notes)
     if grown:
         _check_forecast(fit, simulation, known, grown)
@@ -118,7 +119,7 @@ def replicate(fit: Any, seed: int) -> Arrays:
     wanted = [name for name in bare.sites if name in known.observed]
     chains, draws = fit.draws.shape[:2]
     found = match(known, bare)
-    values = _simulation(bare, known, found, bare.fixed, wanted, np.arange(chains * draws), seed, {}).run()
+    values = _simulation(bare, known, found, Clamped(), wanted, np.arange(chains * draws), seed, {}).run()
     return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in values.items()}
 
 
@@ -186,18 +187,33 @@ def sites(program: Any) -> dict[str, list[str]]:
 
 
 def _simulation(
-    bare: Any, known: Known, found: Match, fixed: Mapping[str, Any], wanted: Iterable[str], rows: Any, seed: int,
+    bare: Any, known: Known, found: Match, data: Clamped, wanted: Iterable[str], rows: Any, seed: int,
     cuts: Mapping[str, int],
 ) -> Simulation:  # fmt: skip
     """The simulation of some sites of a program at posterior draws."""
-    masks = clamped(found.partial)
-    drawn = {n for n, s in bare.sites.items() if s.kind == "latent"} - {*found.whole}
-    drawn -= {name for name in fixed if not any(key.startswith(name + "\0") for key in fixed)}
-    _refuse_factors(bare, drawn)
     flat = {name: known.draws[name].reshape(-1, *known.draws[name].shape[2:]) for name in known.draws}
-    given = {name: flat[name] for name in found.whole}
-    given |= {name: places.take(flat[name]) for name, places in found.partial.items()}
-    return Simulation(bare, given, {**masks, **fixed}, tuple(wanted), np.asarray(rows, np.uint32), seed, dict(cuts))
+    each = {name: flat[name] for name in found.whole}
+    each |= {name: places.take(flat[name]) for name, places in found.partial.items()}
+    clamped = Clamped(each, {}, {name: places.mask for name, places in found.partial.items()}) | data
+    latent = {name for name, site in bare.sites.items() if site.kind == "latent"}
+    _refuse_factors(bare, latent - ({*clamped.rows, *clamped.values} - {*clamped.masks}))
+    _refuse_improper(bare, clamped.masks)
+    given, fixed = clamped.packed(bare)
+    return Simulation(
+        bare, given, {**fixed, **bare.fixed}, tuple(wanted), np.asarray(rows, np.uint32), seed, dict(cuts)
+    )
+
+
+def _refuse_improper(program: Any, partly: Iterable[str]) -> None:
+    from ppl.errors import ImproperPrior
+
+    for name in partly:
+        info = program.learned()[name]
+        if info.improper:
+            raise ImproperPrior(
+                f"new elements of '{name}' would be drawn from its prior, which is improper ({info.family}, "
+                f"{info.source})"
+            )
 
 
 def _thinned(known: Known, draws: int | None, kept: int) -> tuple[Known, np.ndarray]:
@@ -231,7 +247,7 @@ def _refuse_joint(fit: Any, bare: Any, known: Known, wanted: list[str]) -> None:
 
     if fit.program is not None and _same_inputs(fit.program, bare):
         return
-    infos = bare.learned()
+    infos = bare.tidy.sites
     for name in wanted:
         info = infos[name]
         if name in known.observed and info.kind == "sample" and not info.plates and not info.batch and info.shape:

@@ -57,7 +57,7 @@ class Simulation:
 
     Attributes:
         program: An unconditioned program.
-        given: Clamped sites that differ from row to row, shape (rows, ...).
+        given: Clamped sites that differ from row to row, shape (rows, ...), as ``Clamped.packed`` leaves them.
         fixed: Clamped sites that do not; under name + MASK also which elements of a site are clamped.
         names: Sites to return.
         rows: Number of every row; its random numbers are keyed by it.
@@ -78,7 +78,7 @@ class Simulation:
         function = self.function(quick=len(self.rows) * self.work < _LONG)
         inputs = {"row": self.rows, "given": self.given}
         values = in_chunks(lambda inputs: function(0, inputs), inputs, self.work)
-        return {name: values[name] for name in self.names}
+        return self.program.tidy.unpacked({name: values[name] for name in self.names}, lead=1)
 
     @property
     def work(self) -> int:
@@ -118,7 +118,8 @@ class Simulation:
 
 
 def _build(program: Any, names: tuple[str, ...], cuts: dict[str, int], part: Part, jit: Any) -> Any:
-    known, sites = program.learned(), program.sites
+    known = program.learned()
+    dims = {name: [plate[0] for plate in known[name].plates] + list(known[name].dims or ()) for name in names}
 
     def one(seed: Any, data: Any, fixed: Any, start: Any, inputs: Any) -> dict[str, Any]:
         key = jax.random.fold_in(jax.random.key(seed), inputs["row"])
@@ -129,7 +130,7 @@ def _build(program: Any, names: tuple[str, ...], cuts: dict[str, int], part: Par
         found = {}
         for name in names:
             value = values[name]
-            for axis, dim in enumerate(sites[name].dims):
+            for axis, dim in enumerate(dims[name]):
                 if dim in cuts:
                     value = jax.lax.slice_in_dim(value, cuts[dim], None, axis=axis)
             found[name] = jax.lax.dynamic_slice_in_dim(value, start, part.size) if name == part.site else value
@@ -138,6 +139,31 @@ def _build(program: Any, names: tuple[str, ...], cuts: dict[str, int], part: Par
     return jit(jax.vmap(one, in_axes=(None, None, None, None, 0)))
 
 
-def clamped(places: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The masks of sites of which only some elements are clamped."""
-    return {name + MASK: place.mask for name, place in places.items()}
+@dataclass(frozen=True)
+class Clamped:
+    """Values of sites that a simulation takes instead of drawing them, in the user's shapes.
+
+    Attributes:
+        rows: Sites that differ from row to row, shape (rows, ...).
+        values: Sites that do not.
+        masks: Of sites that are clamped in part, which elements are.
+    """
+
+    rows: Arrays = field(default_factory=dict)
+    values: Arrays = field(default_factory=dict)
+    masks: Arrays = field(default_factory=dict)
+
+    def __or__(self, other: Clamped) -> Clamped:
+        known = {*other.rows, *other.values}
+        mine = ({n: x for n, x in part.items() if n not in known} for part in (self.rows, self.values, self.masks))
+        rows, values, masks = mine
+        return Clamped({**rows, **other.rows}, {**values, **other.values}, {**masks, **other.masks})
+
+    def packed(self, program: Any) -> tuple[Arrays, dict[str, Any]]:
+        """What ``Simulation`` calls ``given`` and ``fixed``: of ragged plates, in the program's own shapes."""
+        tidy = program.tidy
+        marks: dict[str, Any] = {}
+        for name, mask in self.masks.items():
+            marks |= tidy.packed_marks(name, {name + MASK: mask})
+        given = {name: tidy.pack(name, value, lead=1) for name, value in self.rows.items()}
+        return given, {**{name: tidy.pack(name, value) for name, value in self.values.items()}, **marks}
