@@ -23,6 +23,7 @@ from .compile import compile
 from .density import Density
 from .errors import ImproperPrior, MissingSite, ModelError, ParameterError
 from .external import external
+from .formula import formula
 from .graph import Graph
 from .maps import branch, call, plate, sample_tree
 from .program import Model, Program, Site, model
@@ -57,6 +58,7 @@ __all__ = [
     "distributions",
     "external",
     "factor",
+    "formula",
     "index",
     "markov",
     "model",

@@ -45,7 +45,7 @@ def index(values: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """
     column, order, shape = _read(values)
     rows = _plain(column, "ppl.index: the values")
-    known = [] if labels is None else _plain(_read(labels)[0], "ppl.index: labels=")
+    known: Any = [] if labels is None else _plain(_read(labels)[0], "ppl.index: labels=")
     check_unique(known, "ppl.index: labels=", user_line())
     if not rows.size and labels is None:
         raise ModelError(f"ppl.index: there are no values:\n{at(user_line())}")

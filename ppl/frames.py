@@ -51,11 +51,13 @@ def native(x: Any) -> bool:
 
 def _wrap(x: Any, what: str) -> Any:
     """A narwhals frame or series."""
-    import narwhals as nw
+    import narwhals.stable.v2 as nw
+    from narwhals.exceptions import DuplicateError
 
+    x = x.to_native() if type(x).__module__.startswith("narwhals") else x
     try:
         wrapped = nw.from_native(x, allow_series=True)
-    except nw.exceptions.DuplicateError:
+    except DuplicateError:
         names = list(map(str, x.columns))
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ModelError(
@@ -74,7 +76,7 @@ def _wrap(x: Any, what: str) -> Any:
 
 def _other(x: Any) -> Any:
     """What narwhals leaves alone: an arrow array, an index or a categorical of pandas; None for anything else."""
-    import narwhals as nw
+    import narwhals.stable.v2 as nw
 
     root = type(x).__module__.partition(".")[0]
     if root == "pyarrow" and hasattr(x, "to_pylist") and hasattr(x, "type") and hasattr(x, "__len__"):
@@ -124,7 +126,7 @@ def column(x: Any, what: str) -> Column:
     Raises:
         ModelError: If it holds integers with gaps that no double can hold.
     """
-    import narwhals as nw
+    import narwhals.stable.v2 as nw
 
     series = x if isinstance(x, nw.Series) else _wrap(x, what)
     if series is None:
