@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import adapt, calibration, mcmc
-    from .criticism import bridge, compare, loo, psense
+    from .criticism import bridge, checks, compare, loo, psense
     from .drive import infer
     from .mode import laplace
     from .results import Fit
@@ -26,6 +26,7 @@ _HOMES = {
     "laplace": "mode",
     "status": "runs",
     "bridge": "criticism",
+    "checks": "criticism",
     "compare": "criticism",
     "loo": "criticism",
     "psense": "criticism",
@@ -39,6 +40,7 @@ __all__ = [
     "adapt",
     "bridge",
     "calibration",
+    "checks",
     "compare",
     "ess",
     "infer",

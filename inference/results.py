@@ -169,6 +169,17 @@ class Fit:
         with self._context():
             return predict(self, program, names, seed, draws, horizon=horizon, past=past)
 
+    def check(self, functions: Any = None, **options: Any) -> Any:
+        """Predictive check: statistics of the data against those of replicated data.
+
+        Args:
+            functions: Functions of a data set by name, or names such as ``"max"``.
+            **options: ``site``, ``by``, ``prior``, ``draws``, ``seed``: see ``ppl.inference.checks.statistics``.
+        """
+        from .criticism.checks import statistics
+
+        return statistics(self, functions, **options)
+
     def to_arviz(self) -> Any:
         """All groups, in the form of the installed ArviZ."""
         from .export import to_arviz
