@@ -164,7 +164,7 @@ def test_the_text_that_is_shown_is_the_model(priors):
     model = next(v for v in namespace.values() if isinstance(v, ppl.program.Model))
     again = model(program.inputs["data"], namespace["prior"], program.inputs["labels"]).condition(y=np.arange(12))
     a, b = ppl.compile(program), ppl.compile(again)
-    assert a.compiled is b.compiled  # the same equations
+    assert str(a.compiled.code.jaxpr) == str(b.compiled.code.jaxpr)
     jax.tree_util.tree_map(np.testing.assert_array_equal, a.data, b.data)
 
 
@@ -238,10 +238,10 @@ def test_prediction_for_known_and_unseen_groups():
     from tests.inference.engines import Gaussian
 
     program = ppl.formula("y ~ x + (1 | g)", with_response(X))
-    draws = 4000
+    draws = 1000
     density = ppl.compile(program)
     values = {"level": 1.0, "b": np.array([2.0]), "g_sd": 3.0, "g_z": np.arange(4.0), "sigma": 0.5}
-    fit = infer(program, Gaussian(mean=np.asarray(density.unconstrain(values)), sd=1e-6, draws=draws), progress=False)
+    fit = infer(program, Gaussian(mean=np.asarray(density.unconstrain(values)), sd=1e-6, warmup=1, draws=draws), progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = fit.predict(ppl.formula(data={"x": [0.0, 1.0], "g": ["c", "new"]}, like=fit), seed=1)
