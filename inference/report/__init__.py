@@ -4,5 +4,5 @@
 collects the concerns into a verdict. Plots are inline SVG made with NumPy (``svg``); nothing else is needed to read it.
 """
 
-from .page import page as page
+from .page import render as render
 from .page import write as write

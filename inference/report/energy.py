@@ -2,7 +2,7 @@ r"""Energy: can the sampler move between levels of the density?
 
 A fresh momentum changes the energy E by about the square root of d/2. Where the energies of the posterior vary much
 more than these changes do, the chain walks slowly between levels. Per chain,
-E-BFMI = mean (E_t - E_{t-1})^2 / var E; below 0.3 is a warning.
+E-BFMI = sum_t (E_t - E_{t-1})^2 / sum_t (E_t - mean E)^2; below 0.3 is a warning.
 
 Reference: Betancourt (2016), Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo.
 """
@@ -33,7 +33,8 @@ def ebfmi(energy: np.ndarray) -> np.ndarray:
     """
     energy = np.asarray(energy, float)
     with np.errstate(all="ignore"):
-        return np.square(np.diff(energy, axis=1)).mean(axis=1) / energy.var(axis=1)
+        around = np.square(energy - energy.mean(axis=1, keepdims=True)).sum(axis=1)
+        return np.square(np.diff(energy, axis=1)).sum(axis=1) / around
 
 
 def energies(fit: Any) -> tuple[Markup, list[Concern]] | None:

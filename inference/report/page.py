@@ -27,7 +27,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 def write(fit: Any, path: Any, title: str | None = None) -> Path:
     """Write the report of a fit; see ``Fit.report``."""
     path = Path(path)
-    text = page(fit, title)
+    text = render(fit, title)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
@@ -40,7 +40,7 @@ def write(fit: Any, path: Any, title: str | None = None) -> Path:
     return path
 
 
-def page(fit: Any, title: str | None = None) -> str:
+def render(fit: Any, title: str | None = None) -> str:
     """The report as HTML.
 
     Args:
