@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ppl.ragged import as_columns, is_table
+
 from . import naming
 from .chunks import over_draws, shapes_of
 
@@ -106,12 +108,14 @@ def constants(program: Any) -> Arrays:
         return {}
     found: Arrays = {}
     for name, value in program.inputs.items():
+        value = jax.tree_util.tree_map(as_columns, value, is_leaf=is_table)
         for path, leaf in jax.tree_util.tree_flatten_with_path(value, is_leaf=_numbers)[0]:
             label = name + "".join(f"/{_key(entry)}" for entry in path)
             if hasattr(leaf, "__array__") or _numbers(leaf):
                 found[label] = np.asarray(leaf)
     found = {name: value for name, value in found.items() if value.ndim and value.dtype.kind in "biufU"}
     done = {name: np.asarray(value) for name, value in program.fixed.items() if program.roles[name] == "done"}
+    done = program.tidy.unpacked(done)
     return {**found, **done}
 
 

@@ -49,18 +49,28 @@ def make_subject(target: Any, init: Any = None) -> Subject:
         import ppl
 
         _refuse(target)
-        density = ppl.compile(target)
+        density = _exact(ppl.compile(target))
         return Subject(target, density, int(density.dim))
     if not callable(target):
         raise TypeError(f"infer takes a program or a log density, not {type(target).__name__}; call the model first")
     if hasattr(target, "condition") or _is_model(target):
         raise TypeError("infer takes a program: call the model with its arguments, model(...).condition(...)")
-    dim = getattr(target, "dim", None)
+    dim = getattr(_exact(target), "dim", None)
     if dim is None:
         if init is None:
             raise TypeError("a plain log density needs init=, an array of shape (dim,) or (chains, dim)")
         dim = np.shape(init)[-1]
     return Subject(None, as_density(target, int(dim)), int(dim))
+
+
+def _exact(density: Any) -> Any:
+    """The density, if it is no estimate with noise, as subsampled plates make it."""
+    import ppl
+    from ppl.subsample import needs_exact
+
+    if isinstance(density, ppl.SubsampledDensity):
+        raise ppl.ModelError(needs_exact(density.program, "this engine (like NUTS, HMC, PooledHMC and laplace)"))
+    return density
 
 
 def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.ndarray | None:

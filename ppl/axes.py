@@ -54,9 +54,7 @@ def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | N
     exists = found[0].exists if levels == {True} else found[0].mask
     for table in found[1:]:
         exists = exists & (table.exists if isinstance(table, Ragged) else table.mask)
-    opened = tuple(
-        x.rows if isinstance(x, Ragged) else dict(x.columns) if isinstance(x, Rows) else x for x in arrays
-    )
+    opened = tuple(x.rows if isinstance(x, Ragged) else dict(x.columns) if isinstance(x, Rows) else x for x in arrays)
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree_util.tree_leaves(opened)} | {np.shape(exists)}
     if len(sizes) > 1:
         what = "groups= of ppl.ragged(...)" if levels == {True} else "the columns of ppl.ragged(...)"

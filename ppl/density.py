@@ -169,9 +169,21 @@ class Density:
         missing = [n for n in self.layout if n not in values]
         if missing:
             raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(missing)}")
-        given = {**fixed, **{n: jnp.asarray(values[n]) for n in self.layout}}
+        given = {**fixed, **{n: self._packed(n, values[n]) for n in self.layout}}
         settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
         return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
+
+    def _packed(self, name: str, value: Array) -> Array:
+        """A value of the program's shape, or in a ragged plate of the tidy table's."""
+        value, tidy = jnp.asarray(value), self.program.tidy
+        if not tidy.axes or value.shape == self.compiled.sites[name].full_shape:
+            return value
+        if any(isinstance(x, jax.core.Tracer) for x in self.data):  # another table's order may come as data
+            raise ModelError(
+                f"site {name!r} lies in a ragged plate; where the density is an argument of a compiled function its "
+                f"value has the packed shape {self.compiled.sites[name].full_shape}, not {value.shape}"
+            )
+        return jnp.asarray(tidy.pack(name, value))
 
     def prior(self, key: Array) -> Array:
         """A draw of the latent sites from the prior, unconstrained.

@@ -330,3 +330,15 @@ def placed(tree: Any) -> Any:
 def rows_of(table: Any) -> Rows:
     """The rows of a table."""
     return table.rows if isinstance(table, Ragged) else table
+
+
+def as_columns(x: Any) -> Any:
+    """A table as the columns that it was made of, in their order; anything else as it is."""
+    if not is_table(x):
+        return x
+    rows = rows_of(x)
+    mask, source = np.asarray(rows.mask), np.asarray(rows.source)
+    order = np.argsort(source[mask])
+    count = x.n_groups if isinstance(x, Ragged) else 0
+    inside = {name: np.asarray(value)[mask][order] for name, value in rows.columns.items()}
+    return {**inside, **{name: np.asarray(value)[:count] for name, value in rows.group.items()}}

@@ -28,9 +28,7 @@ from .program import Program
 Array = Any
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["compiled", "plates", "labelling"]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["compiled", "plates", "labelling"])
 @dataclass(frozen=True, eq=False)
 class SubsampledDensity:
     """An unbiased estimate of a log density over flat unconstrained vectors; a pytree of its data.

@@ -161,7 +161,9 @@ def test_new_data_of_equal_shape_and_another_count():
 
 
 def latent_inside(x):
-    ppl.plate("row", lambda x: ppl.sample("y", dist.Normal(ppl.sample("w", dist.Normal(0.0, 1.0)), 1.0)), x, subsample=2)
+    ppl.plate(
+        "row", lambda x: ppl.sample("y", dist.Normal(ppl.sample("w", dist.Normal(0.0, 1.0)), 1.0)), x, subsample=2
+    )
 
 
 def two_sizes(x):
