@@ -8,9 +8,9 @@ from typing import Any
 
 from .check import check_value
 from .errors import MissingSite, ModelError, at, suggest, user_line
-from .missing import forget, policies, remember
+from .missing import forget, policies, remember, whole_chain
 from .sites import SiteInfo
-from .values import PLACES
+from .values import MARGINALIZE, PLACES
 
 
 def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "error") -> Any:
@@ -28,16 +28,22 @@ def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "erro
     verb = "condition" if role == "observed" else "do"
     chosen = policies(missing, values)
     fixed, roles = dict(program.fixed), dict(program.roles)
+    gaps: dict[str, Any] = {}
     for name, value in values.items():
         info = _site(program, name, verb)
         info = program.tidy.sites[name]
+        if role == "observed":
+            value, chosen[name] = whole_chain(info, value, chosen[name])
         host, known = check_value(info, value, program.coords, verb, chosen[name])
         forget(fixed, roles, name)
         fixed[name], roles[name] = program.tidy.pack(name, host), role
         if known is not None:
-            marks, policy = remember(program, info, known, chosen[name])
-            fixed |= program.tidy.packed_marks(name, marks)
-            roles |= policy
+            gaps[name] = known
+    also = {name: known for name, known in gaps.items() if chosen[name] == MARGINALIZE}
+    for name, known in gaps.items():
+        marks, policy = remember(program, program.tidy.sites[name], known, chosen[name], also)
+        fixed |= program.tidy.packed_marks(name, marks)
+        roles |= policy
     return replace(program, fixed=fixed, roles=roles)
 
 

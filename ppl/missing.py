@@ -91,9 +91,9 @@ def policies(missing: Any, values: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ModelError: A policy, or a site, that does not exist.
     """
-    given = missing if isinstance(missing, Mapping) else dict.fromkeys(values, missing)
+    given = missing if isinstance(missing, Mapping) else dict.fromkeys(values or (None,), missing)
     for name, policy in given.items():
-        if name not in values:
+        if name is not None and name not in values:
             raise ModelError(
                 f"condition(missing=...): {name!r} is not among the values of this call.{suggest(name, values)}"
                 f"\n{at(user_line())}"
@@ -116,6 +116,32 @@ def filled(info: SiteInfo, host: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known, host, point)
 
 
+def whole_chain(info: SiteInfo, value: Any, policy: str) -> tuple[Any, str]:
+    """A value of the first steps of a chain as a value of all of them, whose last are missing.
+
+    Args:
+        info: The site.
+        value: What the user hands in; anything but the first steps of a chain is left as it is.
+        policy: The site's policy for gaps; where none was chosen, the steps without a value are marginalised.
+
+    Returns:
+        The value, and the policy.
+    """
+    numbers, known = markers(value)
+    shape, full = np.shape(numbers), info.full_shape
+    differ = [axis for axis, (n, size) in enumerate(zip(shape, full, strict=False)) if n != size]
+    if isinstance(numbers, jax.core.Tracer) or len(shape) != len(full) or len(differ) != 1:
+        return value, policy
+    axis = differ[0]
+    if axis >= len(info.plates) or info.plates[axis][2] != "markov" or not 0 < shape[axis] < full[axis]:
+        return value, policy
+    host = np.asarray(numbers)
+    after = [(0, size - n) for n, size in zip(shape, full, strict=True)]
+    known = np.pad(np.ones(shape, bool) if known is None else known, after)
+    policy = MARGINALIZE if policy == "error" and known.sum() == host.size else policy
+    return np.ma.array(np.pad(host, after), mask=~known), policy
+
+
 def whole_rows(info: SiteInfo, known: np.ndarray) -> np.ndarray:
     """Which rows are wholly known, a row being what the distribution scores as one."""
     own = len(info.shape) - info.batch
@@ -132,10 +158,20 @@ def forget(fixed: dict[str, Any], roles: dict[str, str], name: str) -> None:
         roles.pop(name + mark, None)
 
 
-def remember(program: Any, info: SiteInfo, known: np.ndarray, policy: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Data and roles by which a program knows the gaps of a site, refused where the policy would be wrong."""
+def remember(
+    program: Any, info: SiteInfo, known: np.ndarray, policy: str, also: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Data and roles by which a program knows the gaps of a site, refused where the policy would be wrong.
+
+    Args:
+        program: The program.
+        info: The site.
+        known: Which of its elements are known.
+        policy: What becomes of the others.
+        also: The same of all sites whose gaps are marginalised.
+    """
     if policy == MARGINALIZE:
-        _refuse_marginal(program, info, known)
+        _refuse_marginal(program, info, known, also)
         return {info.name + MASK: known}, {info.name + MASK: MARGINALIZE}
     _refuse_imputation(program, info)
     places = np.flatnonzero(~known).astype(np.int32)
@@ -154,7 +190,7 @@ def _refuse(info: SiteInfo, policy: str, why: str, fix: str) -> ModelError:
     return ModelError(f'missing="{policy}": {why}:\n{at(info.source)}\n{at(user_line())}\n  {fix}')
 
 
-def _refuse_marginal(program: Any, info: SiteInfo, known: np.ndarray) -> None:
+def _refuse_marginal(program: Any, info: SiteInfo, known: np.ndarray, also: Mapping[str, np.ndarray]) -> None:
     """Leaving factors out is exact only for what integrates to one and is read by nothing else."""
     if info.improper:
         why = f"site {info.name!r} ({info.family}) is improper, so that its factor does not integrate to one"
@@ -169,7 +205,12 @@ def _refuse_marginal(program: Any, info: SiteInfo, known: np.ndarray) -> None:
             )
             raise _refuse(info, MARGINALIZE, why, "Leave out the whole of it, or write the site as a normal one.")
     graph = program.graph()
-    readers = sorted(graph.children(info.name) - {info.name})
+    sites = program.tidy.sites
+    readers = [
+        name
+        for name in sorted(graph.children(info.name) - {info.name})
+        if name not in also or not _ends_with(info, known, sites[name], also[name])
+    ]
     advice = 'Write missing="impute": the missing elements become latent variables, which may be read.'
     if info.discrete:
         advice = "Sum the missing values out in the model, by dist.mixture(weights, components)."
@@ -201,14 +242,25 @@ def _ends(info: SiteInfo, known: np.ndarray) -> bool:
     return bool(np.all(rest | ~started.take(range(started.shape[axis] - 1), axis)))
 
 
+def _ends_with(info: SiteInfo, known: np.ndarray, reader: SiteInfo, theirs: np.ndarray) -> bool:
+    """Whether a site of the same chain, which reads this one, is missing from this one's first gap on."""
+    if not (_ends(info, known) and _ends(reader, theirs)):
+        return False
+    axis = next(axis for axis, plate in enumerate(info.plates) if plate[2] == "markov")
+    if info.plates[: axis + 1] != reader.plates[: axis + 1]:
+        return False
+    started = np.cumsum(~known.all(axis=tuple(range(axis + 1, known.ndim))), axis=axis) > 0
+    return not bool(np.any(started & theirs.any(axis=tuple(range(axis + 1, theirs.ndim)))))
+
+
 def _refuse_imputation(program: Any, info: SiteInfo) -> None:
     """A missing element can be a latent variable where it is continuous and free of the others' supports."""
     if info.discrete:
         why = f"site {info.name!r} ({info.family}) is discrete, and so its missing elements would be discrete latents"
         fix = 'Write missing="marginalize" where nothing else reads them, or sum them out by dist.mixture.'
         raise _refuse(info, IMPUTE, why, fix)
-    if info.atoms:
-        why = f"site {info.name!r} ({info.family}) has point masses, so that its missing elements have no density"
+    if info.atoms or info.family == "HalfCensored":
+        why = f"site {info.name!r} ({info.family}) has point masses or censored values, so that its missing elements have no density"
         raise _refuse(info, IMPUTE, why, 'Write missing="marginalize", or the value before censoring as the site.')
     if not info.elementwise:
         why = f"the elements of a value of site {info.name!r} ({info.family}) constrain each other"
