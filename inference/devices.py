@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -63,6 +62,11 @@ class Placement:
         return getattr(default, "platform", default) or jax.default_backend()
 
     @property
+    def parts(self) -> int | None:
+        """Devices over which data are laid out, or None."""
+        return None if self.mesh is None else int(self.mesh.devices.size)
+
+    @property
     def divides(self) -> bool:
         """Whether lanes are divided over processes."""
         return self.processes > 1 and self.mesh is None
@@ -99,14 +103,14 @@ class Placement:
         """Put arrays where a lane runs; arrays that are laid out over the mesh stay as they are."""
         where = self.device(lane)
         if self.mesh is None:
-            return tree if where is None else jax.device_put(tree, where)
+            return jax.device_put(tree, where)
         return jax.tree.map(lambda x: x if _laid_out(x, self.mesh) else _everywhere(x, where), tree)
 
     def copy(self, tree: Any, lane: int) -> Any:
         """The copy of a density's data where a lane runs, made once per device for the latest density."""
         where = self.device(lane)
         if where is None:
-            return jax.device_put(tree)
+            return self.put(tree, lane)
         if self._copies.get("of") is not tree:
             self._copies.clear()
             self._copies["of"] = tree
@@ -154,7 +158,7 @@ class Placement:
         """
         if self.mesh is not None:
             over = f" of {self.processes} processes" if self.processes > 1 else ""
-            return [f"every lane runs on a mesh of {_devices(self.mesh.devices.flat)}{over}, one lane after another"]
+            return [f"every lane runs on a mesh of {named(self.mesh.devices.flat)}{over}, one lane after another"]
         out, count = [], max(len(self.devices), 1)
         if lanes is None:
             return [] if self.processes == 1 else [f"each of {self.processes} processes runs everything"]
@@ -166,7 +170,7 @@ class Placement:
             )
         if self.devices:
             busy = len(self.used(lanes))
-            names = _devices([self.device(lane) for lane in self.used(lanes)])
+            names = named([self.device(lane) for lane in self.used(lanes)])
             each = -(-len(self.mine(lanes)) // busy)
             out.append(f"lanes on {names}, at most {each} each, data copied to each device")
         idle = self.idle(lanes)
@@ -183,78 +187,6 @@ class Placement:
             f"engine's options decide and devices never do. More lanes: PooledHMC(lanes={places}), or "
             f"Chains(kernel, lane=1) with at least {places} chains; or lay out the data, shard=True"
         )
-
-
-def place(devices: Any = None, shard: Any = None) -> Placement:
-    """Choose the devices of a run.
-
-    Args:
-        devices: How many devices of this process to use, a list of devices of this process, or None: all devices of an
-            accelerator's kind, and JAX's default device on a CPU.
-        shard: Whether (or along which plate) data will be laid out over all the devices of all processes.
-
-    Raises:
-        ValueError: If there are not so many devices.
-        TypeError: If a device is none.
-
-    Example:
-        >>> place(1).lines(4)
-        []
-    """
-    local = jax.local_devices()
-    if devices is None:
-        alone = jax.config.jax_default_device is not None or (local[0].platform == "cpu" and not shard)
-        chosen = () if alone or len(local) == 1 else tuple(local)
-    elif isinstance(devices, int) and not isinstance(devices, bool):
-        chosen = _first_devices(devices, local)
-    else:
-        chosen = tuple(_device(d) for d in devices)
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise ValueError("devices=[...] names at least one device, and each once")
-    if chosen == (_default_device(),):
-        chosen = ()  # the same program as without a choice
-    placement = Placement(chosen, None, jax.process_count(), jax.process_index(), devices is not None)
-    return replace(placement, mesh=_mesh(placement)) if shard else placement
-
-
-def _mesh(placement: Placement) -> Any:
-    """All devices of all processes on one axis; each process contributes as many as this one."""
-    devices = list(placement.devices)
-    if placement.processes > 1:
-        count, kind = max(len(devices), 1), placement.platform
-        every = [[d for d in jax.devices(kind) if d.process_index == p] for p in range(placement.processes)]
-        devices = [d for row in every for d in row[:count]]
-    from .sharding import over
-
-    return over(devices or [_default_device()])
-
-
-def _default_device() -> Any:
-    default = jax.config.jax_default_device
-    return default if hasattr(default, "platform") else jax.local_devices(backend=default)[0]
-
-
-def _first_devices(count: int, local: list[Any]) -> tuple[Any, ...]:
-    if count < 1:
-        raise ValueError(f"devices={count}: a run needs a device")
-    if count <= len(local):
-        return tuple(local[:count])
-    there = f"devices={count}, but this process has {_devices(local)}"
-    if local[0].platform == "cpu":
-        raise ValueError(
-            f"{there}. A CPU is one device unless it is told to be several, before JAX starts: set "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={count} in the environment, or call "
-            f"jax.config.update('jax_num_cpu_devices', {count}) first. (One device uses all cores already.)"
-        )
-    raise ValueError(f"{there}. More of them come with more processes: jax.distributed.initialize()")
-
-
-def _device(device: Any) -> Any:
-    if not hasattr(device, "platform") or not hasattr(device, "process_index"):
-        raise TypeError(f"devices= takes a number or a list of JAX devices (jax.local_devices()), not {device!r}")
-    if device.process_index != jax.process_index():
-        raise ValueError(f"{device} belongs to process {device.process_index}; each process names its own devices")
-    return device
 
 
 # ------------------------------------------------------------------------------------ the placement in force
@@ -278,7 +210,7 @@ def use(placement: Placement) -> Iterator[Placement]:
     """Put a placement into force inside.
 
     Example:
-        >>> with use(place(1)):
+        >>> with use(Placement(asked=True)):
         ...     current().asked
         True
     """
@@ -288,25 +220,6 @@ def use(placement: Placement) -> Iterator[Placement]:
     finally:
         _current.reset(token)
         placement._copies.clear()
-
-
-def check_engine(engine: Any, target: Any, placement: Placement) -> int | None:
-    """Number of lanes of an engine; warn where devices that the user named would do nothing.
-
-    Raises:
-        TypeError: If the engine has no lanes that could be placed.
-    """
-    count = engine.lane_count(target) if hasattr(engine, "lane_count") else None
-    if placement.mesh is not None:
-        return count
-    if count is None and len(placement.devices) > 1 and placement.asked:
-        raise TypeError(
-            f"{type(engine).__name__} does not divide its work into lanes, so it cannot use {len(placement.devices)} "
-            "devices; PooledHMC and Chains can, and shard=True lays out the data under any engine"
-        )
-    if count is not None and placement.idle(count) and (placement.asked or placement.processes > 1):
-        warnings.warn(placement.idle(count), stacklevel=3)
-    return count
 
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -338,14 +251,34 @@ def agree(value: Any) -> Any:
     return exchange(value)[0]
 
 
-def agree_to_stop(reason: str) -> str:
-    """The first process's reason to stop among those that have one; "" to go on. A collective call.
+@contextmanager
+def together() -> Iterator[None]:
+    """Let an error of one process inside be an error of all; a collective call.
 
-    Example:
-        >>> agree_to_stop("")
-        ''
+    Raises:
+        RuntimeError: If another process failed.
     """
-    return next((r for r in exchange(reason[:500]) if r), "")
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    told = exchange("" if error is None else f"{type(error).__name__}: {error}"[:600])
+    if error is not None:
+        raise error
+    for process, text in enumerate(told):
+        if text:
+            raise RuntimeError(f"process {process} failed: {text}")
+
+
+def check_same(describe: Callable[[], Any]) -> None:
+    """Refuse a run whose processes were given different models, data or options; a collective call.
+
+    Raises:
+        RuntimeError: If the descriptions differ.
+    """
+    if current().processes > 1 and len(set(exchange(processes.checksum(repr(describe()).encode())))) > 1:
+        raise RuntimeError("the processes were given different models, data, options or seeds; infer needs the same")
 
 
 # ------------------------------------------------------------------------------------------------- threads
@@ -385,7 +318,13 @@ def _everywhere(x: Any, where: Any) -> Any:
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
-def _devices(devices: Any) -> str:
+def named(devices: Any) -> str:
+    """Devices in words.
+
+    Example:
+        >>> named(jax.devices("cpu")[:1])
+        '1 cpu device (cpu:0)'
+    """
     devices = list(devices)
     names = ", ".join(f"{d.platform}:{d.id}" for d in devices[:8]) + (", ..." if len(devices) > 8 else "")
     return f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)} ({names})"

@@ -15,11 +15,16 @@ import numpy as np
 
 from . import gradients
 from . import precision as floats
+from .devices import check_same, is_leader, together, use
+from .identity import describe
 from .keep import Memory
 from .loop import Run
+from .manifest import plain
+from .placing import check_engine, place
 from .progress import Monitor, display
 from .results import Fit
 from .runs import create, open_run, resume
+from .sharding import lay_out_subject
 from .subject import Subject, make_subject, starts
 from .until import as_rule
 
@@ -43,6 +48,8 @@ def infer(
     path: Any = None,
     keep: Any = None,
     thin: int = 1,
+    devices: Any = None,
+    shard: Any = None,
 ) -> Fit:
     """Draw from the posterior of a program, or from a log density.
 
@@ -63,6 +70,9 @@ def infer(
         keep: With ``path``, the sites and records whose values are stored; by default all. ``"log_likelihood"``
             among them stores the pointwise log likelihood whatever its size. Unconstrained draws are always stored.
         thin: Keep one of so many sampling draws.
+        devices: On how many devices, or on which, lanes of chains run; by default on all devices of an accelerator's
+            kind, and on one CPU. Draws do not depend on it.
+        shard: True, or the name of a plate, to lay out the data over the devices instead.
 
     Returns:
         The labelled result.
@@ -81,22 +91,29 @@ def infer(
     engine = configure(engine, chains=chains, draws=draws, warmup=warmup, init=init)
     rule = None if until is None else as_rule(until)
     most = getattr(engine, "max_draws", None)
-    number = floats.choose(precision)
-    with floats.context(number):
-        subject = make_subject(program, init)
+    placement = place(devices, shard)
+    number = floats.choose(precision, placement.platform)
+    with floats.context(number), use(placement):
+        subject, where = lay_out_subject(lambda: make_subject(program, init), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
         engine = gradients.suited(engine, subject.density)
         if rule is not None and rule.converged and draws is None and most:
             engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
-        plan = list(engine.plan(subject.density)) + gradients.remarks(subject.density) + _remarks(subject)
+        check_same(lambda: [describe(subject.program, subject.dim), plain(engine), seed, thin])
+        plan = [*engine.plan(subject.target), *check_engine(engine, subject.target, placement), *where]
+        plan += gradients.remarks(subject.density) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
+        facts |= {"shard": shard, "mesh": placement.parts}
         keeper: Any = Memory(facts["thin"])
         if path is not None:
-            keeper = create(path, engine, subject, rule, keep, facts, most)
-            plan.append(f"draws and checkpoints go to {keeper.directory.path}")
-        run = Run(engine, subject, rule, time_budget, display(progress), monitor, keeper, facts, most=most)
+            with together():
+                if is_leader():
+                    keeper = create(path, engine, subject, rule, keep, facts, most)
+            plan.append(f"draws and checkpoints go to {path}")
+        show = display(progress if is_leader() else False)
+        run = Run(engine, subject, rule, time_budget, show, monitor, keeper, facts, most=most)
         return run.complete(seed, positions)
 
 

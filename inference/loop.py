@@ -24,6 +24,7 @@ from ppl.host import surfacing
 from . import naming
 from .blas import one_thread
 from .core import Engine
+from .devices import agree, current, exchange
 from .manifest import manifest
 from .predict import sites
 from .progress import Monitor
@@ -116,7 +117,7 @@ class Run:
         self.show.update(self.monitor, self.keeper.glance, None)
         try:
             if self.carry is None:
-                self.carry = checked(self.subject, self.engine.start, seed, self.subject.density, positions)
+                self.carry = checked(self.subject, self.engine.start, seed, self.subject.target, positions)
                 self._checkpoint()
             self._loop()
         except KeyboardInterrupt:
@@ -135,7 +136,7 @@ class Run:
             began = time.perf_counter()
             with one_thread(self.subject.dim):
                 carry, block, done = checked(
-                    self.subject, self.engine.advance, self.carry, self.subject.density, size
+                    self.subject, self.engine.advance, self.carry, self.subject.target, size
                 )
             took = time.perf_counter() - began
             self._question(block)
@@ -145,7 +146,7 @@ class Run:
             self.monitor.see(block)
             self._checkpoint()
             self.show.update(self.monitor, self.keeper.glance, getattr(self.engine, "draws", None))
-            n, made = _next(n, took), True
+            n, made = agree(_next(n, took)), True
 
     def _question(self, block: Any) -> None:
         """Ask the model about starting points that had no finite density, though others had."""
@@ -182,6 +183,8 @@ class Run:
     def _late(self) -> bool:
         """Whether a signal or the time budget ends the run."""
         over = self.budget is not None and self.monitor.elapsed >= self.budget
+        told = exchange([over, self.stopped])  # one process's clock for all, and any process's signal
+        over, self.stopped = told[0][0], next((reason for _, reason in told if reason), "")
         if not (over or self.stopped):
             return False
         self.stopped = self.stopped or "time_budget"
@@ -199,19 +202,23 @@ class Run:
 
     @contextlib.contextmanager
     def _terminated(self) -> Iterator[None]:
-        """Where the run has a directory, let SIGTERM end it after the block at work."""
-        if self.directory is None or threading.current_thread() is not threading.main_thread():
+        """Where the run has a directory or several processes, let signals end it after the block at work."""
+        numbers = [] if self.directory is None else [signal.SIGTERM]
+        if current().processes > 1:
+            numbers = [signal.SIGTERM, signal.SIGINT]  # a process that stopped at once would leave others waiting
+        if not numbers or threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handle(number: int, frame: Any) -> None:
-            self.stopped = signal.Signals(number).name
+            self.stopped = "interrupt" if number == signal.SIGINT else signal.Signals(number).name
 
-        previous = signal.signal(signal.SIGTERM, handle)
+        previous = [signal.signal(number, handle) for number in numbers]
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in zip(numbers, previous, strict=True):
+                signal.signal(number, handler)
 
     # ------------------------------------------------------------------------------------------------ the outcome
 

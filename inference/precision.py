@@ -16,11 +16,12 @@ import jax
 PRECISIONS = ("float32", "float64")
 
 
-def choose(precision: str | None = None) -> str:
+def choose(precision: str | None = None, platform: str | None = None) -> str:
     """Name the precision of a run.
 
     Args:
         precision: ``"float32"``, ``"float64"`` or None for the default of the device.
+        platform: Kind of the device; by default that of JAX's default backend.
 
     Example:
         >>> choose("float32") if not jax.config.jax_enable_x64 else "float32"
@@ -38,7 +39,7 @@ def choose(precision: str | None = None) -> str:
         return decided
     if precision is not None:
         return precision
-    return "float64" if jax.default_backend() == "cpu" else "float32"
+    return "float64" if (platform or jax.default_backend()) == "cpu" else "float32"
 
 
 def context(precision: str) -> AbstractContextManager:

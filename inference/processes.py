@@ -101,7 +101,7 @@ def checksum(arrays: Any) -> int:
     """
     value = 0
     for leaf in jax.tree.leaves(arrays):
-        value = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), value)
+        value = zlib.crc32(leaf if isinstance(leaf, bytes) else np.ascontiguousarray(leaf).tobytes(), value)
     return value
 
 

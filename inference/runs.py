@@ -21,10 +21,13 @@ import numpy as np
 from . import checkpoint, identity, naming
 from . import precision as floats
 from .checkpoint import Damaged, Unstorable
+from .devices import use
 from .manifest import manifest
+from .placing import placed_again
 from .predict import sites
 from .record import Recorder, StoredDraws, stored_names
 from .results import Fit
+from .sharding import lay_out_subject
 from .store import RunDirectory, StoreError
 from .subject import make_subject
 from .until import as_rule, from_spec
@@ -99,6 +102,7 @@ def resume(
     until: Any = None,
     progress: bool | None = None,
     time_budget: float | None = None,
+    devices: Any = None,
 ) -> Fit:
     """Go on with a run that was interrupted.
 
@@ -110,6 +114,7 @@ def resume(
         until: A stopping rule, for one that is a function of your own and so could not be stored.
         progress: As for ``infer``.
         time_budget: Seconds from now.
+        devices: As for ``infer``; the draws are those of any devices, but where data are laid out over them.
 
     Returns:
         The result, as if the run had not been interrupted.
@@ -118,6 +123,7 @@ def resume(
         FileNotFoundError: If there is no run.
         ppl.ModelError: If model or data are not those of the run; the difference is named.
         StoreError: If nothing readable is left.
+        NotImplementedError: If there are several processes; one makes the same draws.
     """
     from .loop import Run
     from .progress import Monitor, display
@@ -131,11 +137,13 @@ def resume(
     except (Damaged, FileNotFoundError) as error:
         raise StoreError(f"{path} cannot be resumed: {error}") from error
     monitor = Monitor()
-    with floats.context(about["precision"]):
-        subject = _subject(about, inputs, program)
+    placement = placed_again(about, devices)
+    with floats.context(about["precision"]), use(placement):
+        subject, _ = lay_out_subject(lambda: _subject(about, inputs, program), about.get("shard"))
         _same(about, identity.describe(subject.program, subject.dim), path)
         keeper = Recorder(directory, subject.program, subject.density, inputs["names"], int(about["thin"]))
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
+        facts |= {"shard": about.get("shard"), "mesh": placement.parts}
         run = Run(
             engine=inputs["engine"],
             subject=subject,

@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .devices import current
+
 Array = Any
 
 AXIS = "data"
@@ -81,6 +83,23 @@ def lay_out(density: Any, mesh: Any = None, plate: str | None = None) -> tuple[A
             if id(x) not in put:  # what the log density reads is often the data themselves
                 put[id(x)] = _put(x, _axis(x, rows), mesh)
     return structure.unflatten([put[id(x)] for x in arrays]), lines
+
+
+def lay_out_subject(make: Any, shard: Any) -> tuple[Any, list[str]]:
+    """A subject of inference, with its data laid out where the placement in force has a mesh.
+
+    Args:
+        make: Makes the subject.
+        shard: True or the name of a plate.
+    """
+    here = current()
+    if here.mesh is None:
+        return make(), []
+    with on_host(here.mesh):
+        subject = make()
+    laid, lines = lay_out(subject.density, here.mesh, shard if isinstance(shard, str) else None)
+    # what one process computes on its own, such as values for the result, must not wait for the others
+    return replace(subject, **({"laid": laid} if here.processes > 1 else {"density": laid})), lines
 
 
 def _padded(density: Any, name: str, size: int, rows: int, mesh: Any) -> Any:

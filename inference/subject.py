@@ -26,11 +26,18 @@ class Subject:
         program: The program, or None for a bare log density.
         density: Log density over flat unconstrained vectors.
         dim: Length of those vectors.
+        laid: The density with data over the devices of several processes, all of which must evaluate it together.
     """
 
     program: Any
     density: Any
     dim: int
+    laid: Any = None
+
+    @property
+    def target(self) -> Any:
+        """The density that the engine samples."""
+        return self.density if self.laid is None else self.laid
 
 
 def is_program(target: Any) -> bool:

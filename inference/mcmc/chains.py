@@ -292,7 +292,7 @@ def _join(blocks: list[Block]) -> dict[str, np.ndarray]:
 
 def _prior_draw(target: Any, rng: np.random.Generator) -> np.ndarray:
     try:
-        return np.asarray(target.prior(jax.random.key(int(rng.integers(2**31)))))
+        return current().host(target.prior(jax.random.key(int(rng.integers(2**31)))))
     except ValueError:  # the prior is improper: there is nothing to draw
         return rng.uniform(-2.0, 2.0, int(target.dim))
 

@@ -160,8 +160,8 @@ class PooledHMC:
             lambda number: host_rng(carry.seed, warmup.START, number),
             (self.chains, dim),
             init=carry.state[:, :dim] if np.isnan(carry.state[0, -1]) else None,
-            prior=_prior(lanes.target, carry.seed, self.chains) if hasattr(target, "prior") else None,
-            explain=lambda z: jax.device_get(_explain(lanes.target, z.astype(lanes.dtype))),
+            prior=_prior(lanes, carry.seed, self.chains) if hasattr(target, "prior") else None,
+            explain=lambda z: jax.tree.map(lanes.here.host, _explain(lanes.target, z.astype(lanes.dtype))),
         )
         log = [*carry.log, *found.log]
         if len(found.steps):
@@ -329,9 +329,10 @@ def _draw_prior(target, keys):
     return jax.vmap(target.prior)(keys)
 
 
-def _prior(target: Any, seed: int, chains: int) -> Any:
+def _prior(lanes: Lanes, seed: int, chains: int) -> Any:
     def draw(number: int) -> np.ndarray:
         key = jax.random.key(int(host_rng(seed, warmup.PRIOR, number).integers(2**31)))
-        return jax.device_get(_draw_prior(target, jax.random.split(key, chains)))
+        keys = lanes.here.put(jax.random.split(key, chains), 0)
+        return lanes.here.host(_draw_prior(lanes.target, keys))
 
     return draw

@@ -194,7 +194,7 @@ class Lanes:
         """The arguments ``sigma`` and ``factor`` of a block, on each device."""
         pair = (metric.covariance().astype(self.dtype), metric.factor.astype(self.dtype))
         used = self.here.used(self.lanes)
-        return {self.here.device(lane): jax.device_put(self.here.put(pair, lane)) for lane in used}
+        return {self.here.device(lane): self.here.put(pair, lane) for lane in used}
 
     def evaluate(self, positions: np.ndarray, metric: Tuning) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and gradients by a trajectory of one leapfrog with step size zero.
