@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -220,7 +219,7 @@ def zoo(weights, total):
         ppl.sample("poisson", dist.Poisson(t))
         ppl.sample("binomial", dist.Binomial(total, t / (1 + t)))
         ppl.sample("category", dist.Categorical(v))
-        ppl.sample("censored", dist.right_censored(dist.Weibull(t, 2.0), 0.7))
+        ppl.sample("censored", dist.censored(dist.Weibull(t, 2.0), upper=0.7))
         ppl.sample("simplex", dist.Dirichlet(weights * t))
         ppl.sample("counts", dist.Multinomial(probs=v, total_count=4))
         ppl.sample("flag", dist.Bernoulli(logits=t))
