@@ -5,8 +5,7 @@ For replicated data y_rep ~ p(y | theta), theta from the posterior (or from the 
     p = P(T(y_rep) > T(y)) + P(T(y_rep) = T(y)) / 2.
 
 Under the posterior the same data are used twice, so p is near 1/2 more often than a uniform number would be: extreme
-values speak against the model, middling ones speak weakly for it. The leave-one-out probability integral transform
-u_i = P(y_rep,i <= y_i | y_{-i}) does not use them twice; its values are nearly uniform if the model is right.
+values speak against the model, middling ones speak weakly for it. Leave-one-out transforms (``pit``) use them once.
 
 References: Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies;
 Gelman et al. (2020), Bayesian workflow; Gabry et al. (2019), Visualization in Bayesian workflow.
@@ -21,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration import bands
-from ..core import host_rng
-from .leave_one_out import pointwise_log_likelihood, relative_efficiency
-from .psis import smooth, threshold
-from .units import choose_units
+from .pit import LooPit, loo_pit
+from .replicas import observed_site, observed_values, replicated
+
+__all__ = ["Check", "Densities", "LooPit", "densities", "loo_pit", "statistics"]
 
 Array = np.ndarray
 
@@ -43,12 +41,6 @@ DEFAULT = ("mean", "sd", "min", "max")
 
 DRAWS = 1000
 """Replicated data sets, about, unless another number is asked for."""
-
-MOST_NUMBERS = 50_000_000
-"""Most replicated numbers that the leave-one-out transform looks at; of more draws it takes evenly spaced ones."""
-
-_TIES = 101
-"""Purpose of the random numbers that break the ties of discrete data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +137,9 @@ def statistics(
         >>> found.labels, bool(found.p[0] < 0.001)
         (('largest gap',), True)
     """
-    name = _site(fit, site)
-    data, known = _observed(fit, name)
-    made = _replicated(fit, name, prior, draws, seed)
+    name = observed_site(fit, site)
+    data, known = observed_values(fit, name)
+    made = replicated(fit, name, prior, draws, seed)
     if made.shape[1:] != data.shape:
         raise ValueError(f"replicated data of {name!r} have shape {made.shape[1:]}, the observed ones {data.shape}")
     chosen, parts = _functions(functions), _groups(fit, name, data.shape, by)
@@ -194,152 +186,15 @@ def densities(
     Values of replicated data beyond the outermost bins are left out, so a replicated density may have less than its
     whole mass in view.
     """
-    name = _site(fit, site)
-    data, known = _observed(fit, name)
-    made = _replicated(fit, name, prior, draws, seed)[:, known].astype(float)
+    name = observed_site(fit, site)
+    data, known = observed_values(fit, name)
+    made = replicated(fit, name, prior, draws, seed)[:, known].astype(float)
     data = data[known].astype(float)
     edges = _edges(data, made, bins)
     widths = np.diff(edges)
     seen = np.histogram(data, edges)[0] / (data.size * widths)
     again = np.stack([np.histogram(y, edges)[0] for y in made]) / (data.size * widths)
     return Densities(edges, seen, again, "prior" if prior else "posterior", name)
-
-
-@dataclass(frozen=True, eq=False)
-class LooPit:
-    """Leave-one-out probability integral transforms.
-
-    Attributes:
-        values: For each observation, the probability that the others give to less than it; near uniform if all is well.
-        labels: Names of the observations.
-        k: Pareto shapes of the weights.
-        threshold: Shape above which a value cannot be trusted.
-        site: The observed site.
-    """
-
-    values: Array
-    labels: tuple[str, ...]
-    k: Array
-    threshold: float
-    site: str
-
-    @property
-    def ranks(self) -> Array:
-        """The values in hundredths."""
-        return np.minimum((self.values * 100).astype(int), 99)
-
-    @property
-    def p(self) -> float:
-        """P-value of uniformity, by the simultaneous band of the empirical distribution of independent values."""
-        return float(bands.ecdf_pvalues(self.ranks[:, None], 99)[0])
-
-    def plot(self) -> Any:
-        """Their empirical distribution less the uniform one, with its simultaneous band, as a Matplotlib figure."""
-        from .plots import pit_figure
-
-        return pit_figure(self)
-
-    def __repr__(self) -> str:
-        """In words, how the values differ from uniform ones."""
-        mean, spread = self.values.mean(), self.values.std() * np.sqrt(12.0)
-        bad = int((self.k > self.threshold).sum())
-        lines = [
-            f"LOO-PIT of {self.site}: {len(self.values)} values, mean {mean:.2f} (0.5: no bias), spread {spread:.2f} "
-            f"(1: right; more: predictions too narrow; less: too wide), uniform with p = {self.p:.2g}"
-        ]
-        if bad:
-            lines.append(f"! {bad} of them have a Pareto shape above {self.threshold:.2f}")
-        return "\n".join(lines)
-
-
-def loo_pit(fit: Any, *, site: str | None = None, seed: int = 0) -> LooPit:
-    """Where does each observation lie in its prediction from the others?
-
-    Args:
-        fit: A fit of a conditioned program with a pointwise log likelihood.
-        site: The observed site; may be omitted where there is one.
-        seed: Determines the replications and the breaking of ties.
-
-    Raises:
-        ppl.ModelError: If there are several sites and none is named, or nothing can be replicated.
-
-    Example:
-        >>> import ppl
-        >>> from ppl import dist
-        >>> from ppl.inference import infer
-        >>> @ppl.model
-        ... def normal(n):
-        ...     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
-        ...     ppl.plate("row", lambda _: ppl.sample("y", dist.Normal(mu, 5.0)), n)
-        >>> y = np.random.default_rng(0).normal(size=50)
-        >>> found = loo_pit(infer(normal(50).condition(y=y), seed=1, progress=False))
-        >>> bool(found.values.std() < 0.15), bool(found.p < 1e-6)
-        (True, True)
-    """
-    name = _site(fit, site)
-    units = choose_units(fit, name)
-    data, known = _observed(fit, name)
-    if units.shape != data.shape:
-        from ppl import ModelError
-
-        raise ModelError(
-            f"site {name!r} has {data.shape} values and {units.shape} log factors: a value is not predicted by itself, "
-            "so it has no probability integral transform"
-        )
-    log_likelihood = pointwise_log_likelihood(fit, units)
-    chains, total = fit.draws.positions.shape[:2]
-    wanted = max(min(total, MOST_NUMBERS // max(chains * data.size, 1)), 1)
-    made = fit.predict(names=[name], draws=wanted, seed=seed)
-    index = np.asarray(made.coords["draw"].values, int)
-    rows = log_likelihood.reshape(chains, total, -1)[:, index].reshape(chains * len(index), -1)[:, known.ravel()]
-    drawn = made[name].values.reshape(len(rows), -1)[:, known.ravel()]
-    weights, k = smooth(-rows, relative_efficiency(fit))
-    given = data.ravel()[known.ravel()]
-    share = np.exp(weights)
-    ties = host_rng(seed, _TIES).random(given.size)
-    values = (share * (drawn < given)).sum(0) + ties * (share * (drawn == given)).sum(0)
-    labels = [f"{name}{list(place)}" for place in np.argwhere(known).tolist()]
-    return LooPit(np.clip(values, 0.0, 1.0), tuple(labels), k, threshold(len(rows)), name)
-
-
-def _site(fit: Any, site: str | None) -> str:
-    from ppl import ModelError
-
-    from ..summary import choose
-
-    known = [str(name) for name in fit.dataset("observed_data").data_vars]
-    if not known:
-        raise ModelError("this fit has no observed data to check")
-    if site is None and len(known) > 1:
-        raise ModelError(
-            f"this fit has {len(known)} observed sites: say which, site={known[0]!r} (of: {', '.join(known)})"
-        )
-    return choose(known, site)[0]
-
-
-def _observed(fit: Any, name: str) -> tuple[Array, Array]:
-    """The data of a site, and which of them are known."""
-    data = np.asarray(fit.dataset("observed_data")[name].values)
-    return data, ~np.isnan(data) if data.dtype.kind == "f" else np.ones(data.shape, bool)
-
-
-def _replicated(fit: Any, name: str, prior: bool, draws: int, seed: int) -> Array:
-    """Replicated data, shape (draws, ...)."""
-    from ppl import ModelError
-
-    if draws < 1:
-        raise ValueError(f"draws={draws!r} is not a positive whole number")
-    if prior:
-        group = fit.dataset("prior_predictive")
-        if name not in group:
-            raise ModelError(f"the prior of {name!r} cannot be simulated, so there is nothing to compare with")
-        made = group[name].values
-        index = np.linspace(0, made.shape[1] - 1, min(draws, made.shape[1])).round().astype(int)
-        made = made[:, index]
-    else:
-        each = -(-draws // fit.draws.positions.shape[0])
-        made = fit.predict(names=[name], draws=each, seed=seed)[name].values
-    return made.reshape(-1, *made.shape[2:])
 
 
 def _functions(functions: Any) -> dict[str, Callable[[Array], Any]]:
