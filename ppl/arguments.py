@@ -56,7 +56,10 @@ def as_array(x: Any, what: str) -> Any:
     except ValueError:
         raise ModelError(f"{what} is a list of rows of different lengths, not an array:\n{at(user_line())}") from None
     if x.dtype == object:
-        found = frames.of_array(x.ravel(), what)
+        try:
+            found = frames.of_array(x.ravel(), what)
+        except OverflowError:
+            raise ModelError(f"{what} holds numbers beyond the range of floats:\n{at(user_line())}") from None
         x = found.values.reshape(x.shape) if found.kind == "number" else x
     if x.dtype.kind not in "biuf":
         example = f", such as {x.ravel()[0]!r}" if x.size else ""
@@ -65,7 +68,7 @@ def as_array(x: Any, what: str) -> Any:
             "  Turn labels into codes with   codes, labels = ppl.index(values); labels that a model only needs by name "
             "(coords=) are passed as a tuple."
         )
-    return frames.narrow(x, what)
+    return frames.narrow(x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")), what)
 
 
 def _of_table(x: Any, what: str) -> np.ndarray:
@@ -88,6 +91,11 @@ def prepared(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict
     def leaf(path: Any, x: Any) -> Any:
         allowed = isinstance(x, Allowed)
         x = x.value if allowed else x
+        if hasattr(x, "__next__"):
+            raise ModelError(
+                f"{_called(path, names, function)} is an iterator, which can be read once only: pass a list or an "
+                f"array:\n{at(user_line())}"
+            )
         tables = (frames.is_table(x), isinstance(x, np.ma.MaskedArray))
         if not (any(tables) or isinstance(x, (np.ndarray, jax.Array, float)) or _numbers(x) or _table(x)):
             return x
@@ -106,7 +114,7 @@ def prepared(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict
         return array
 
     def stop(x: Any) -> bool:
-        return isinstance(x, Allowed) or _numbers(x) or _table(x) or frames.is_table(x)
+        return isinstance(x, Allowed) or _numbers(x) or _table(x) or frames.is_table(x) or hasattr(x, "__next__")
 
     return jax.tree_util.tree_map_with_path(leaf, (args, kwargs), is_leaf=stop)
 
@@ -153,6 +161,12 @@ class Arguments:
         static = iter(self.static)
         leaves = [data[i] if i >= 0 else next(static) for i in self.where]
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+    def once(self, check: Callable[[], None]) -> None:
+        """Run a check of these data, unless they have passed it."""
+        if not self.__dict__.get("_checked"):
+            check()
+            object.__setattr__(self, "_checked", True)
 
     def key(self) -> Hashable:
         """Identity of everything but the data's values."""

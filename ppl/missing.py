@@ -128,7 +128,10 @@ def whole_chain(info: SiteInfo, value: Any, policy: str) -> tuple[Any, str]:
         The value, and the policy.
     """
     numbers, known = markers(value)
-    shape, full = np.shape(numbers), info.full_shape
+    try:
+        shape, full = np.shape(numbers), info.full_shape
+    except ValueError:  # rows of different lengths, which are refused where the value becomes an array
+        return value, policy
     differ = [axis for axis, (n, size) in enumerate(zip(shape, full, strict=False)) if n != size]
     if isinstance(numbers, jax.core.Tracer) or len(shape) != len(full) or len(differ) != 1:
         return value, policy
@@ -297,9 +300,10 @@ def labels(program: Any) -> dict[str, np.ndarray]:
     found = {}
     for mark, places in program.fixed.items():
         if mark.endswith(PLACES):
-            info = program.learned()[site_of(mark)]
-            coords = program._learn().coords
-            index = np.stack(np.unravel_index(np.asarray(places), info.full_shape or (1,)), axis=-1)
+            info = program.tidy.sites[site_of(mark)]
+            coords = {**program._learn().coords, **program.tidy.labels}
+            places = program.tidy.places(info.name, np.asarray(places))
+            index = np.stack(np.unravel_index(places, info.full_shape or (1,)), axis=-1)
             rows = index[:, : len(info.full_shape)].tolist()
             texts = [",".join(place_text(info, tuple(row), coords)) or info.name for row in rows]
             found[f"{latent_name(info.name)}_dim_0"] = np.array(texts)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import arguments, missing
+from . import _jax, arguments, bounds, missing
 from .axes import padded_axes
 from .errors import explained
 from .host import surfacing
@@ -171,13 +171,23 @@ class Program:
                 def run(data: list[Any]) -> None:
                     frames[:] = [self.play(data, roles={})[1]]
 
-                jax.eval_shape(run, list(self.arguments.data))
-                top = frames[0]
-                found = Learned(top.sites, top.coords, padded_axes(top.tables), top.subsampled)
+                code, _ = _jax.trace(run, [arguments.abstract(x) for x in self.arguments.data])
+                top, looked_up = frames[0], bounds.lookups(code)
+                found = Learned(top.sites, top.coords, padded_axes(top.tables), top.subsampled, looked_up)
                 cache[("learned", identity)] = found
+            self.arguments.once(lambda: bounds.check(found.lookups, self.arguments.data, self._place))
             found = missing.extended(found, self.fixed)
             object.__setattr__(self, "_learned", found)
         return found
+
+    def _place(self, index: int) -> str:
+        """An array of the call, in words."""
+        array = self.arguments.data[index]
+        for name, value in self.inputs.items():
+            leaves = [x for x in jax.tree_util.tree_leaves(value) if hasattr(x, "shape")]
+            if any(x.shape == array.shape and np.array_equal(x, array) for x in leaves):
+                return f"argument {name!r} of model {self.model.__name__!r}"
+        return f"an argument of model {self.model.__name__!r}"
 
     # ------------------------------------------------------------------------------------------ description
 

@@ -100,12 +100,14 @@ class Learned:
         coords: Labels of plates and dims.
         tables: Padded axes by name (``axes.Axis``).
         subsampled: Number of elements to draw of subsampled plates, and the user's line.
+        lookups: Where data are used as indices (``bounds.Lookups``).
     """
 
     sites: dict[str, SiteInfo]
     coords: dict[str, np.ndarray]
     tables: dict[str, Any] = field(default_factory=dict)
     subsampled: dict[str, tuple[int, str]] = field(default_factory=dict)
+    lookups: Any = None
 
 
 def in_order(sites: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:

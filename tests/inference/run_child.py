@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import run_model
 
 from ppl.inference import ess, infer, loop, mcmc, store
+from ppl.inference.runs import resume
 
 ENGINES = {
     "pooled": lambda: mcmc.PooledHMC(chains=4, draws=120, max_draws=180),
@@ -33,7 +34,7 @@ def small_blocks(pause: float) -> None:
         print(self.monitor.phase, flush=True)
         time.sleep(pause)
 
-    loop.Run._checkpoint = slow
+    loop.Run._checkpoint = slow  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     small_blocks(options.pause)
     if options.resume:
-        infer.resume(options.path, progress=False, time_budget=options.budget)
+        resume(options.path, progress=False, time_budget=options.budget)
     else:
         engine = ENGINES[options.engine]()
         until = ess(150) if options.engine == "nuts" else None
