@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .errors import ModelError, at
-from .ragged import Ragged, Rows, is_table, rows_of
+from .errors import ModelError, at, user_line
+from .ragged import Ragged, Rows, is_table, rows_of, tables
 
 Array = Any
 
@@ -92,6 +92,17 @@ def enter_table(frame: Any, name: str, axis: Axis | None, coords: Any, source: s
         raise ModelError(
             f"plate {name!r} over the rows of a table stands inside plate {outer[-1]!r} over such rows:\n{at(source)}\n"
             "  Write them side by side, and combine what they return."
+        )
+
+
+def refuse_tables(program: Any, scope: str) -> None:
+    """A ragged table belongs to the program that is compiled, whose values have its order."""
+    found = tables(program.arguments.rebuild(program.arguments.data))
+    if any(not isinstance(rows_of(table).mask, jax.core.Tracer) for table in found):
+        raise ModelError(
+            f"ppl.call({scope!r}, ...): the program holds a ragged table of its own:\n{at(user_line())}\n"
+            f"  Give the table to the outer model as an argument, and make the program inside of it: "
+            f"ppl.call({scope!r}, model(table))."
         )
 
 

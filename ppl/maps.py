@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jax import trace_state
-from .axes import elements_of, enter_table
+from .axes import elements_of, enter_table, refuse_tables
 from .errors import ModelError, at, user_line
 from .existence import blank, both
 from .minibatch import declare
@@ -305,6 +305,7 @@ def call(scope: str, program: Any) -> Any:
             f"\n{at(user_line())}"
         )
     refuse_called(program, scope)
+    refuse_tables(program, scope)
     prefix = f"{frame.scope}{scope}/"
     own = {prefix + n: value for n, value in program.fixed.items() if prefix + site_of(n) not in frame.released}
     fixed = {name: value for name, value in own.items() if site_of(name) not in frame.given}

@@ -123,13 +123,26 @@ class Tidy:
         """What tells the gaps of a site's value, for the program; padding has none."""
         if not self.axes or name not in self.learned:
             return dict(marks)
-        shape = self.learned[name].full_shape
-        where = self.unpack(name, np.arange(int(np.prod(shape))).reshape(shape)).ravel()
+        where, shape = self._where(name), self.learned[name].full_shape
         known = next(np.asarray(value) for mark, value in marks.items() if mark.endswith(MASK)).ravel()
         packed = np.ones(shape, bool)
         packed.ravel()[where] = known
         places = where[~known].astype(np.int32)
         return {mark: packed if mark.endswith(MASK) else places for mark in marks}
+
+    def places(self, name: str, packed: np.ndarray) -> np.ndarray:
+        """Places in a site's flattened value, for the user, of places in the flattened packed one."""
+        if not self.axes or name not in self.learned:
+            return packed
+        back = np.full(int(np.prod(self.learned[name].full_shape)), -1)
+        where = self._where(name)
+        back[where] = np.arange(len(where))
+        return back[packed]
+
+    def _where(self, name: str) -> np.ndarray:
+        """For each element of a site's flattened value its place in the flattened packed one."""
+        shape = self.learned[name].full_shape
+        return self.unpack(name, np.arange(int(np.prod(shape))).reshape(shape)).ravel()
 
     def unpack(self, name: str, value: Array, lead: int = 0) -> Array:
         """A value (or a factor, which may lack a site's last axes) with ``lead`` axes in front, for the user."""

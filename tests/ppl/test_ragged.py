@@ -319,3 +319,52 @@ def test_wrong_plates_are_refused_with_the_line(body, words):
         _ = ppl.model(body)(table()).sites
     for word in [*words, "test_ragged.py"]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["marginalize", "impute"])
+def test_gaps_in_ragged_data_are_those_of_the_tidy_table(policy):
+    @ppl.model
+    def model(table):
+        @ppl.plate("unit", table)
+        def _(rows):
+            a = ppl.sample("a", dist.Normal(0.0, 1.0))
+            ppl.plate("obs", lambda row: ppl.sample("y", dist.LogNormal(a + row["x"], 1.0)), rows)
+
+    codes, x = np.array([3, 1, 3, 2, 1, 3, 3]), np.arange(7.0)
+    y = np.exp(x)
+    y[[2, 6]] = np.nan
+    program = model(ppl.ragged(codes, x=x, groups=5)).condition(y=y, missing=policy)
+    np.testing.assert_array_equal(program.conditions["y"], y)
+    a = np.random.default_rng(6).normal(size=5)
+    full = y.copy()
+    known = ~np.isnan(y)
+    expected = jss.norm.logpdf(a).sum()
+    density = ppl.compile(program)
+    values = {"a": a}
+    if policy == "impute":
+        full[~known] = values["y_missing"] = np.array([2.0, 3.0])
+        assert program.coords["y_missing_dim_0"].tolist() == ["obs=2", "obs=6"]
+        expected += np.log(values["y_missing"]).sum()
+        known[:] = True
+    expected += (jss.norm.logpdf(np.log(full), a[codes] + x) - np.log(full))[known].sum()
+    z = density.unconstrain(values)
+    padding = np.array([z for z, label in zip(z, density.labels, strict=True) if "padding" in label])
+    assert abs(density(z) - expected - jss.norm.logpdf(padding).sum()) < 1e-9
+    assert np.isfinite(jax.jit(jax.grad(density))(z)).all()
+
+
+def test_a_called_program_takes_its_table_from_the_outer_model():
+    codes, x = [0, 1, 0], np.arange(3.0)
+
+    @ppl.model
+    def outer(table):
+        ppl.call("part", varying(table))
+
+    values = varying(ppl.ragged(codes, x=x)).sample(0)
+    whole = outer(ppl.ragged(codes, x=x))
+    assert whole.sites["part/y"].shape == (3,)
+    scoped = {f"part/{name}": value for name, value in values.items()}
+    np.testing.assert_allclose(whole.log_prob(scoped), varying(ppl.ragged(codes, x=x)).log_prob(values), atol=1e-10)
+    inner = varying(ppl.ragged(codes, x=x))
+    with pytest.raises(ppl.ModelError, match="table of its own"):
+        _ = ppl.model(lambda: ppl.call("part", inner))().sites
