@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import adapt, calibration, mcmc
     from .criticism import bridge, checks, compare, loo, psense
     from .drive import infer
+    from .estimator import Estimator
     from .mode import laplace
     from .results import Fit
     from .runs import status
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "infer": "drive",
     "Fit": "results",
+    "Estimator": "estimator",
     "ess": "until",
     "load": "storage",
     "laplace": "mode",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Estimator",
     "Fit",
     "adapt",
     "bridge",

@@ -154,3 +154,26 @@ def new(program: Any, data: Any, missing: str = "error", trials: Any = None) -> 
 
 formula.source = source  # type: ignore[attr-defined]
 formula.new = new  # type: ignore[attr-defined]
+
+
+def of_matrix(X: np.ndarray, y: Any, names: tuple[str, ...], family: str, link: str | None, priors: Any) -> Program:
+    """The program of ``y ~ 1 + every column`` for a matrix: no formula is read, constant columns keep their priors.
+
+    Args:
+        X: Columns, shape (rows, columns).
+        y: Response, shape (rows,).
+        names: Names of the columns.
+        family: As for ``ppl.formula``.
+        link: Likewise.
+        priors: Likewise.
+
+    Example:
+        >>> of_matrix(np.eye(3), np.arange(3.0), ("a", "b", "c"), "gaussian", None, "weak").sites["b"].shape
+        (3,)
+    """
+    kind, link = choose(family, link)
+    parsed = parse("y ~ 1")
+    design = designs.Design(parsed, None, names, True, {}, (), {})
+    arrays = designs.Matrices(np.asarray(X, float), {}, {}, np.asarray(y), None, None)
+    prior = priors_for(design, arrays, kind, link, priors, checked=False)
+    return _bind(FormulaModel(write(design, kind, link), design, kind.name, link, prior), arrays, X.mean(axis=0), False)

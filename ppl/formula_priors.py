@@ -37,7 +37,9 @@ WIDTH = 2.5
 CONCENTRATION = 2.0
 
 
-def priors_for(design: Design, arrays: Matrices, family: Family, link: str, asked: Any) -> dict[str, Any]:
+def priors_for(
+    design: Design, arrays: Matrices, family: Family, link: str, asked: Any, checked: bool = True
+) -> dict[str, Any]:
     """Priors by site: distributions, and the concentration of LKJ priors as numbers.
 
     Args:
@@ -46,6 +48,7 @@ def priors_for(design: Design, arrays: Matrices, family: Family, link: str, aske
         family: The family.
         link: Name of the link.
         asked: ``"weak"``, ``"flat"``, or a mapping that replaces some of the weak ones.
+        checked: Whether to refuse columns of which the data say nothing.
 
     Raises:
         ModelError: A name that has no prior, a constant column, or a flat prior that the data leave improper.
@@ -56,7 +59,8 @@ def priors_for(design: Design, arrays: Matrices, family: Family, link: str, aske
             f"\n{at(user_line())}"
         )
     flat = asked == "flat" and isinstance(asked, str)
-    _check_columns(design, arrays, flat)
+    if checked or flat:
+        _check_columns(design, arrays, flat)
     found = _flat(design, family) if flat else _weak(design, arrays, family, link)
     return found if isinstance(asked, str) else _replaced(found, design, dict(asked or {}))
 

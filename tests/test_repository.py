@@ -320,7 +320,10 @@ def test_the_walk_sees_every_folder_once():
         assert os.readlink(ROOT / link) == target
 
 
-HEAVY = ("arviz", "xarray", "zarr", "rich", "scipy", "pandas", "matplotlib", "equinox", "optax", "diffrax")
+HEAVY = (
+    "arviz", "xarray", "zarr", "rich", "scipy", "pandas", "matplotlib", "equinox", "optax", "diffrax",
+    "narwhals", "polars", "pyarrow", "formulaic", "sklearn",
+)  # fmt: skip
 PROBE = """
 import json, sys
 import jax, numpyro.distributions
