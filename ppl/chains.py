@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _jax
+from .axes import elements_of, enter_table
 from .errors import ModelError, at, user_line
 from .following import continued
 from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
@@ -32,7 +33,8 @@ def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = 
         name: The chain's name, which becomes a dimension of the result.
         step: ``step(carry, x) -> carry``; may sample.
         init: First carry, or a function without arguments that returns it and may sample.
-        xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index).
+        xs: Inputs with one leading entry per step, or an int, the number of steps (the step receives the index); or
+            the rows of one group of a ragged table, in their order, after whose end the carry stays as it is.
         coords: Labels of the steps; alone they also give their number.
 
     Returns:
@@ -59,7 +61,7 @@ def markov(name: str, step: Callable | None = None, init: Any = None, xs: Any = 
     return _run_markov(name, step, init, xs, coords, source)
 
 
-def _steps(frame: Frame, name: str, xs: Any, coords: Any, source: str) -> tuple[Any, int]:
+def _steps(frame: Frame, name: str, xs: Any, exists: Any, coords: Any, source: str) -> tuple[Any, int]:
     """The inputs of all steps, and how many there are; a forecast adds some to a number of steps."""
     more = frame.horizon.get(name, 0)
     if xs is None and coords is not None:
@@ -76,7 +78,7 @@ def _steps(frame: Frame, name: str, xs: Any, coords: Any, source: str) -> tuple[
         )
     else:
         xs = jax.tree_util.tree_map(jnp.asarray, xs)
-        size = leading("markov", name, xs, source)
+        size = leading("markov", name, (xs, exists), source)
         for index, leaf in enumerate(jax.tree_util.tree_leaves(xs)):
             frame.put("inputs", f"{name}/{index}", leaf)
     if coords is not None and more:
@@ -88,7 +90,14 @@ def _steps(frame: Frame, name: str, xs: Any, coords: Any, source: str) -> tuple[
 def _run_markov(name: str, step: Callable, init: Any, xs: Any, coords: Any, source: str) -> Any:
     frame = current("markov")
     name = frame.scope + name
-    xs, size = _steps(frame, name, xs, coords, source)
+    (xs,), exists, axis = elements_of(name, (xs,), source)
+    if axis is not None and axis.level == "group":
+        raise ModelError(
+            f"markov {name!r} runs over the groups of a ragged table, which have no order:\n{at(source)}\n"
+            "  Give it the rows of one group, inside a plate over the table."
+        )
+    xs, size = _steps(frame, name, xs, exists, coords, source)
+    enter_table(frame, name, axis, coords, source)
     carry = init() if callable(init) else init
     carry = jax.tree_util.tree_map(_inexact, carry)
     inner = set(inner_names(frame, name))
@@ -97,14 +106,14 @@ def _run_markov(name: str, step: Callable, init: Any, xs: Any, coords: Any, sour
     seen: list[Frame] = []
 
     def body(carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
-        index, x, given, free = inputs
+        index, x, given, free, exists = inputs
         key = None if frame.key is None else jax.random.fold_in(frame.key, index)
-        with entered(replace(inner_frame(frame, name, size, "markov", given, free, key), keep=keep)) as nested:
+        with entered(replace(inner_frame(frame, name, size, "markov", given, free, key, exists), keep=keep)) as nested:
             after = step(carry, x)
         seen[:] = [nested]
         return _same_structure(name, carry, after, source), nested.out
 
-    inputs = (jnp.arange(size, dtype=jnp.int32), xs, given, free)
+    inputs = (jnp.arange(size, dtype=jnp.int32), xs, given, free, exists)
     samples = [site for site in inner if frame.known[site].kind == "sample"]
     drawn = [s for s in samples if (s not in given and s not in free) or (s + MASK in given and frame.key is not None)]
     if not inner or drawn:
@@ -122,6 +131,7 @@ def _along(body: Callable, carry: Any, inputs: tuple, keep: frozenset[str]) -> t
 
     def step(carry: Any, inputs: tuple) -> tuple[Any, tuple]:
         after, out = body(carry, inputs, keep)
+        after = _going(inputs[-1], after, carry)
         return after, (after, out)
 
     return jax.lax.scan(step, carry, inputs)[1]
@@ -140,16 +150,26 @@ def _across(body: Callable, carry: Any, inputs: tuple, keep: frozenset[str]) -> 
     reads = set().union(*_jax.dependence(code, count)) if leaves else set()
 
     def advance(state: list[Array], i: tuple) -> tuple[list[Array], list[Array]]:
-        after = code.run(*state, *jax.tree_util.tree_leaves(i))
+        after = _going(i[-1], code.run(*state, *jax.tree_util.tree_leaves(i)), state)
         return after, after
 
     if reads & set(range(len(leaves))):
         carries = jax.lax.scan(advance, leaves, inputs)[1]
     else:
         carries = jax.vmap(lambda i: advance(leaves, i)[1])(inputs)
+        if inputs[-1] is not None:  # the rows come first, so that the last one's carry is the one that stays
+            last = jnp.minimum(inputs[0], jnp.maximum(jnp.sum(inputs[-1]).astype(inputs[0].dtype) - 1, 0))
+            carries = [after[last] for after in carries]
     before = [jnp.concatenate([start[None], after[:-1]]) for start, after in zip(leaves, carries, strict=True)]
     out = jax.vmap(lambda c, i: body(c, i, keep)[1])(jax.tree_util.tree_unflatten(treedef, before), inputs)
     return jax.tree_util.tree_unflatten(treedef, carries), out
+
+
+def _going(exists: Array | None, after: Any, before: Any) -> Any:
+    """The carry after a step, the one before it where the step does not exist."""
+    if exists is None:
+        return after
+    return jax.tree_util.tree_map(lambda a, b: jnp.where(exists, a, b), after, before)
 
 
 def _same_structure(name: str, carry: Any, after: Any, source: str) -> Any:

@@ -368,3 +368,50 @@ def test_a_called_program_takes_its_table_from_the_outer_model():
     inner = varying(ppl.ragged(codes, x=x))
     with pytest.raises(ppl.ModelError, match="table of its own"):
         _ = ppl.model(lambda: ppl.call("part", inner))().sites
+
+
+@ppl.model
+def series(table):
+    decay = ppl.sample("decay", dist.Beta(2.0, 2.0))
+
+    @ppl.plate("unit", table)
+    def _(rows):
+        start = ppl.sample("start", dist.Normal(0.0, 1.0))
+
+        @ppl.markov("state", init=start, xs=rows)
+        def states(state, row):
+            return ppl.sample("x", dist.Normal(decay * state + row["u"], 1.0))
+
+        @ppl.markov("level", init=(0.5 * start, 0.0), xs=rows)  # a carry that is a function of the ones before
+        def levels(carry, row):
+            level = 0.9 * carry[0] + row["u"]
+            ppl.sample("y", dist.Normal(level, 0.5))
+            return level, carry[1] + 1.0
+
+        ppl.record("last", jnp.stack([states[-1], levels[0][-1], levels[1][-1]]))
+
+
+def test_series_of_different_lengths_stop_where_they_end():
+    codes, u = np.array([2, 0, 2, 2, 4, 0, 2, 2]), np.linspace(-1, 1, 8)
+    program = series(ppl.ragged(codes, u=u, groups=5))
+    draw = program.sample(1)
+    assert draw["x"].shape == draw["y"].shape == (8,) and draw["last"].shape == (5, 3)
+    expected, last = jss.beta.logpdf(draw["decay"], 2, 2) + jss.norm.logpdf(draw["start"]).sum(), []
+    for unit, start in enumerate(draw["start"]):
+        state, level = start, 0.5 * start
+        for i in np.flatnonzero(codes == unit):
+            expected += jss.norm.logpdf(draw["x"][i], draw["decay"] * state + u[i], 1.0)
+            state, level = draw["x"][i], 0.9 * level + u[i]
+            expected += jss.norm.logpdf(draw["y"][i], level, 0.5)
+        last.append([state, level, (codes == unit).sum()])
+    np.testing.assert_allclose(draw["last"], last, atol=1e-12)
+    values = {name: value for name, value in draw.items() if name != "last"}
+    assert abs(program.log_prob(values) - expected) < 1e-10
+    density = ppl.compile(program.condition(y=draw["y"]))
+    z = density.unconstrain(values)
+    np.testing.assert_allclose(program.tidy.unpacked(density.generated(z))["last"], last, atol=1e-12)
+    padding = np.array(["padding" in label for label in density.labels])
+    jacobian = np.log(draw["decay"] * (1 - draw["decay"]))
+    assert abs(density(z) - expected - jacobian - jss.norm.logpdf(z[padding]).sum()) < 1e-10
+    gradient = jax.jit(jax.grad(density))(z)
+    np.testing.assert_allclose(gradient[padding], -z[padding], atol=1e-12)
