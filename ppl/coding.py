@@ -147,6 +147,30 @@ def check_unique(labels: Any, what: str, source: str) -> None:
         seen[label] = i
 
 
+def place(coords: dict[str, Any], name: str, labels: Any, what: str, source: str) -> None:
+    """Enter the labels of an axis.
+
+    Raises:
+        ModelError: Two of them are the same, or the axis has others already.
+
+    Example:
+        >>> coords = {}
+        >>> place(coords, "g", ["a", "b"], "coords of plate 'g'", "here")
+        >>> coords["g"].tolist()
+        ['a', 'b']
+    """
+    labels = np.asarray(labels)
+    check_unique(labels, what, source)
+    known = coords.get(name)
+    if known is not None and known.tolist() != labels.tolist():
+        first = next((a, b) for a, b in zip(known.tolist(), labels.tolist(), strict=True) if a != b)
+        raise ModelError(
+            f"{what} are not the labels that this axis has already: {first[0]!r} there is {first[1]!r} here:\n"
+            f"{at(source)}\n  A name stands for one axis with one set of labels. Rename one of them."
+        )
+    coords[name] = labels
+
+
 def _alike(labels: np.ndarray) -> None:
     """Refuse texts that look the same: 'e' with an accent as one character, and as two."""
     if labels.dtype.kind != "U":

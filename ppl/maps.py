@@ -18,6 +18,7 @@ import numpy as np
 
 from ._jax import trace_state
 from .axes import elements_of, enter_table, refuse_tables
+from .coding import place
 from .errors import ModelError, at, user_line
 from .existence import blank, both
 from .minibatch import declare
@@ -107,7 +108,7 @@ def check_size(frame: Frame, name: str, size: int, coords: Any, source: str) -> 
             "  A plate name stands for one axis. Rename one of them."
         )
     if coords is not None:
-        frame.coords[name] = np.asarray(coords)
+        place(frame.coords, name, coords, f"coords of plate {name!r}", source)
 
 
 def plate(

@@ -20,6 +20,7 @@ import numpy as np
 from . import space
 from ._jax import trace_state
 from .axes import Axis
+from .coding import place
 from .distributions import partial
 from .errors import ModelError, at, user_line
 from .existence import counted, passes
@@ -162,7 +163,7 @@ def _axes(frame: Frame, name: str, dims: Any, shape: tuple[int, ...], source: st
                 f"\n{at(first)}\n{at(source)}\n  A dimension name stands for one axis. Rename one of them."
             )
         if labels is not None:
-            frame.coords[dim] = labels
+            place(frame.coords, dim, labels, f"labels of dimension {dim!r}", source)
     return names
 
 
