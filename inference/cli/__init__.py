@@ -108,8 +108,19 @@ def message(error: BaseException) -> str:
     """An error as a paragraph."""
     notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
     kind = "" if isinstance(error, ValueError | OSError | TimeoutError) else f"{type(error).__name__}: "
-    text = str(error) or type(error).__name__
+    text = _of_the_user(str(error)) or type(error).__name__
     return f"ppl: {kind}{text}{notes}" + ("" if kind == "" else " (--traceback shows where)")
+
+
+def _of_the_user(text: str) -> str:
+    """A message without locations in the command itself, which no user wrote."""
+    kept: list[str] = []
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        at = lines[i - 1] if i and line.startswith("        ") else line
+        if not at.startswith(("    at unknown line", f"    at {sys.argv[0]}:")):
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _began(options: Any, error: BaseException) -> bool:

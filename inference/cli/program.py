@@ -152,7 +152,7 @@ def _arguments(
         if f"{parameter}_labels" in set(known) - set(settings) and table.column(source, what).dtype.kind in "Ui":
             arguments[parameter], arguments[f"{parameter}_labels"] = _codes(table, source)
             said.append(f"{parameter}, {parameter}_labels <- codes and labels of column {source!r}")
-        elif table.columns[source].dtype.kind == "U":
+        elif table.column(source, what).dtype.kind == "U":
             raise UserError(
                 f"{table.name}: column {source!r}, needed for {what}, holds text ({table.texts[source]}). Give the "
                 f"model a parameter {parameter}_labels too, and it gets codes and labels; or name a function."
@@ -170,7 +170,8 @@ def _codes(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
     values = table.columns[name]
     if values.dtype.kind == "U" and (values == "").any():
         row = int(np.flatnonzero(values == "")[0])
-        raise UserError(f"{table.name}: row {row + 1} of the text column {name!r} is empty; write a label there.")
+        line = table.lines[row]
+        raise UserError(f"{table.name}, line {line}: the text column {name!r} is empty there; write a label.")
     codes, labels = index(values)
     return codes, labels.tolist()
 
@@ -195,6 +196,14 @@ def _condition(
     if not chosen and not whole:
         chosen = {name: name for name in table.columns if name in sites and sites[name].kind == "latent"}
     values = {site: table.numbers(column, f"site {site!r}") for site, column in chosen.items()}
+    for site, column in chosen.items():
+        line = table.gap(column)
+        if line is not None and site not in missing:
+            raise UserError(
+                f"{table.name}, line {line}: column {column!r} has no value there. Say what becomes of the gaps of "
+                f"site {site!r}: --missing {site}=marginalize leaves them out of the density, --missing {site}=impute "
+                "draws them."
+            )
     said += [f"condition {site} <- column {column!r}" for site, column in chosen.items()]
     unused = [name for name in table.columns if name not in used and name not in chosen.values()]
     if unused:

@@ -35,11 +35,19 @@ class Table:
         name: The file, for messages.
         columns: Arrays by column name: integers, floats, truth values or text.
         texts: Why a column is text: its first cell that is no number, with the line of the file.
+        lines: The line of the file on which each row ends.
     """
 
     name: str
     columns: Mapping[str, np.ndarray]
     texts: Mapping[str, str]
+    lines: Sequence[int]
+
+    def gap(self, name: str) -> int | None:
+        """The line of the first gap of a column of numbers, None where it has none."""
+        values = self.columns[name]
+        gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+        return self.lines[int(gaps.argmax())] if gaps.any() else None
 
     def column(self, name: str, what: str) -> np.ndarray:
         """A column.
@@ -123,7 +131,7 @@ def parse(text: str, name: str = "the table", delimiter: str = ",") -> Table:
         columns[title] = values
         if why:
             texts[title] = why
-    return Table(name, columns, texts)
+    return Table(name, columns, texts, lines[1:])
 
 
 def _column(cells: Sequence[str], lines: Sequence[int]) -> tuple[np.ndarray, str]:

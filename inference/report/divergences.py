@@ -173,13 +173,13 @@ def _parallel(found: Separation, labels: list[str]) -> Markup | None:
     chosen = (x[even(len(x), LINES)][:, axes] for x in (found.others, found.divergent))
     others, divergent = ((x - center) / np.where(x < center, below, above) for x in chosen)
     names = [(float(i), clip(labels[j], 12)) for i, j in enumerate(axes)]
-    plot = Plot(640, 280, (-0.3, len(axes) - 0.7), (-3.0, 3.0), "", "quantile of others",
+    plot = Plot(640, 280, (-0.3, len(axes) - 0.7), (-2.2, 2.2), "", "quantile of others",
                 "Coordinates that separate best",
                 xticks=names, yticks=[(-1.0, "5%"), (0.0, "50%"), (1.0, "95%")])  # fmt: skip
     place = np.arange(len(axes), dtype=float)
-    for row in np.clip(others, -3.0, 3.0):
+    for row in np.clip(others, -2.2, 2.2):
         plot.line(place, row, "thread")
-    for row in np.clip(divergent, -3.0, 3.0):
+    for row in np.clip(divergent, -2.2, 2.2):
         plot.line(place, row, "thread divergent-thread")
     text = "; ".join(f"{labels[j]}: {found.strength[j]:.1f} standard errors apart" for j in axes)
     drawn = plot.svg("divergence-parallel", "Parallel coordinates of divergent and other draws", text + ".")

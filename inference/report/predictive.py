@@ -34,8 +34,9 @@ def predictive(fit: Any) -> tuple[Markup, list[Concern]]:
     replicated = replicates(fit, shown)
     intro = (
         "Points are counts of the observed values, bars and whiskers the median and 90% of the counts in replicated "
+        "data. Where points lie outside of several whiskers, the model does not produce such data."
     )
-    parts: list[Any] = [tag("p", intro + "data. Points outside of many whiskers are what the model does not produce.")]
+    parts: list[Any] = [tag("p", intro)]
     concerns: list[Concern] = []
     for place, (name, value) in enumerate(shown.items()):
         y, rep = complete(value, replicated[name])

@@ -43,7 +43,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92re
 caption{text-align:left;white-space:nowrap;padding:.25rem 0;font-size:.92rem}
 th,td{padding:.2rem .75rem .2rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 thead th{font-weight:600;vertical-align:bottom}tbody th{font-weight:400}
-.number{text-align:right}
+.number{text-align:right;white-space:nowrap}
 figure{margin:1rem 0}figcaption{font-size:.92rem}
 svg{max-width:100%;height:auto;display:block}
 .pair{display:flex;flex-wrap:wrap;gap:.5rem}.pair svg{flex:1 1 20rem;min-width:0}
@@ -59,9 +59,9 @@ svg .bar{stroke:none;fill-opacity:.75}svg .pale{fill:var(--mark);fill-opacity:.3
 svg .expected{stroke:var(--fg);stroke-dasharray:4 3}
 svg .solid{stroke:var(--mark);stroke-width:1.8}svg .fill{fill:var(--mark);fill-opacity:.15}
 svg .dashed{stroke:var(--odd);stroke-width:2;stroke-dasharray:5 3}
-svg .dot{stroke:var(--mark);stroke-width:3;stroke-linecap:round;stroke-opacity:.3}
+svg .dot{stroke:var(--mark);stroke-width:3;stroke-linecap:round;stroke-opacity:.5}
 svg .divergent{stroke:var(--odd);stroke-width:1.6}
-svg .thread{stroke:var(--mark);stroke-opacity:.18}
+svg .thread{stroke:var(--mark);stroke-opacity:.25}
 svg .divergent-thread{stroke:var(--odd);stroke-opacity:.8;stroke-width:1.3;stroke-dasharray:6 2}
 svg .whisker{stroke-width:1.2}svg .observed{stroke-width:6;stroke-linecap:round}
 """
