@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .errors import ModelError, at, user_line
-from .ragged import Ragged, Rows, is_table, rows_of, tables
+from .ragged import Ragged, Row, Rows, is_table, rows_of, tables
 
 Array = Any
 
@@ -54,7 +54,7 @@ def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | N
     exists = found[0].exists if levels == {True} else found[0].mask
     for table in found[1:]:
         exists = exists & (table.exists if isinstance(table, Ragged) else table.mask)
-    opened = tuple(x.rows if isinstance(x, Ragged) else dict(x.columns) if isinstance(x, Rows) else x for x in arrays)
+    opened = tuple(_opened(x) for x in arrays)
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree_util.tree_leaves(opened)} | {np.shape(exists)}
     if len(sizes) > 1:
         what = "groups= of ppl.ragged(...)" if levels == {True} else "the columns of ppl.ragged(...)"
@@ -65,17 +65,23 @@ def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | N
     return opened, exists, Axis("group" if levels == {True} else "row", places, source)
 
 
+def _opened(x: Any) -> Any:
+    """What the body of a plate receives an element of."""
+    if isinstance(x, Rows):
+        return Row(x.columns, x.names)
+    return x.rows if isinstance(x, Ragged) else x
+
+
 def enter_table(frame: Any, name: str, axis: Axis | None, coords: Any, source: str) -> None:
     """Let a run know that an axis is padded; the same axis must not be so in one place and whole in another."""
-    first = name not in frame.tables
     previous = frame.tables.setdefault(name, axis)
-    if not first and (previous is None) != (axis is None):
-        other = previous or axis
+    if (previous is None) != (axis is None):
+        padded = previous.source if axis is None and previous is not None else source
         raise ModelError(
-            f"plate {name!r} runs over a ragged table in one place and not in another:\n{at(other.source)}\n"
+            f"plate {name!r} runs over a ragged table in one place and not in another:\n{at(padded)}\n"
             f"{at(source)}\n  Give the table to both: ppl.plate({name!r}, table, ...)."
         )
-    if axis is None:
+    if axis is None or previous is None:
         return
     if (previous.level, previous.places[0]) != (axis.level, axis.places[0]):
         raise ModelError(

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import frames
+from .coding import index
 from .errors import ModelError, at, user_line
 
 Array = Any
@@ -34,11 +36,16 @@ def rung(size: int) -> int:
 
 
 class Names:
-    """Labels of groups beside a table; equal to all others, so that labels never decide what is compiled."""
+    """Labels of groups beside a table; equal to all others, so that labels never decide what is compiled.
 
-    def __init__(self, labels: np.ndarray | None = None) -> None:
+    Attributes:
+        labels: Labels of the groups.
+        refused: Columns that are no numbers, with the reason why a model cannot compute with them.
+    """
+
+    def __init__(self, labels: np.ndarray | None = None, refused: Mapping[str, str] | None = None) -> None:
         """Keep the labels."""
-        self.labels = labels
+        self.labels, self.refused = labels, dict(refused or {})
 
     def __eq__(self, other: object) -> bool:
         """Always equal to other names."""
@@ -74,10 +81,7 @@ class Rows:
 
     def __getitem__(self, name: str) -> Array:
         """A column, with an entry for every place; use ``mask``, ``sum`` or ``mean`` with it."""
-        found = self.columns if name in self.columns else self.group
-        if name not in found:
-            raise ModelError(f"the table has no column {name!r}; it has {_listing([*self.columns, *self.group])}")
-        return found[name]
+        return _column({**self.group, **self.columns}, name, self.names)
 
     @property
     def count(self) -> Array:
@@ -103,6 +107,24 @@ class Rows:
     def __repr__(self) -> str:
         """Columns and size."""
         return f"Rows({_listing(self.columns)}; {np.shape(self.mask)[0]} places)"
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["columns"], meta_fields=["names"])
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row of a table, in the body of a plate over rows: ``row["x"]``.
+
+    Attributes:
+        columns: Its entry in every column.
+        names: Labels of the groups.
+    """
+
+    columns: dict[str, Array]
+    names: Names = field(default_factory=Names)
+
+    def __getitem__(self, name: str) -> Array:
+        """The entry in a column."""
+        return _column(self.columns, name, self.names)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows", "exists"], meta_fields=[])
@@ -150,6 +172,14 @@ class Ragged:
         return f"Ragged({columns}; {self.n_rows} rows in {self.n_groups} groups, padded to {self.shape})"
 
 
+def _column(columns: Mapping[str, Array], name: str, names: Names) -> Array:
+    if name in columns:
+        return columns[name]
+    if name in names.refused:
+        raise ModelError(f"{names.refused[name]}\n{at(user_line())}")
+    raise ModelError(f"the table has no column {name!r}; it has {_listing(columns)}:\n{at(user_line())}")
+
+
 def _listing(names: Iterable[str]) -> str:
     return ", ".join(map(str, names)) or "no columns"
 
@@ -191,21 +221,23 @@ def ragged(
         >>> varying(table).sites["y"].shape, varying(table).sites["a"].shape
         ((3,), (2,))
     """
-    rows = {**_columns(columns), **_columns(named)}
+    rows = {**_columns(columns), **named}
     if isinstance(codes, str):
         if codes not in rows:
             raise _wrong(f"no column {codes!r} holds the groups; the table has {_listing(rows)}")
-        codes = rows.pop(codes)
-    upper = {name: _array(name, value) for name, value in _columns(groups).items()} if not _is_number(groups) else {}
+        del rows[codes]
+        codes = named[codes] if codes in named else columns[codes]
+    upper, other = _numeric(_columns(None if _is_number(groups) else groups))
     if codes is None:
         if groups is not None or labels is not None:
             raise _wrong("a table without groups (codes None) has neither groups= nor labels=")
-        return _plain({name: _array(name, value) for name, value in rows.items()})
+        return _plain(*_numeric(rows))
     count, codes, labels = _coded(codes, groups, upper, labels)
-    packed = {name: _array(name, value) for name, value in rows.items()}
+    packed, refused = _numeric(rows)
     for name, value in packed.items():
         if len(value) != len(codes):
             raise _wrong(f"column {name!r} has {len(value)} rows, but there are {len(codes)} codes")
+    names = Names(labels, {**other, **refused})
     sizes = np.bincount(codes, minlength=count)
     height, width = rung(count), rung(max(int(sizes.max()), 1))
     order, starts = np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes
@@ -217,37 +249,43 @@ def ragged(
     mask = (place < sizes[:, None])[whole] & exists[:, None]
     source = source[whole].astype(np.int32)
     inside = {name: value[source] for name, value in packed.items()}
-    return Ragged(Rows(inside, {n: v[whole] for n, v in upper.items()}, mask, source, -1, Names(labels)), exists)
+    return Ragged(Rows(inside, {n: v[whole] for n, v in upper.items()}, mask, source, -1, names), exists)
 
 
-def _plain(columns: dict[str, np.ndarray]) -> Rows:
+def _plain(columns: dict[str, np.ndarray], refused: dict[str, str]) -> Rows:
     lengths = {name: len(value) for name, value in columns.items()}
     if not lengths or len(set(lengths.values())) > 1 or not max(lengths.values()):
         raise _wrong(f"a table without groups needs columns of one length that is not zero, not {lengths or 'none'}")
     count = next(iter(lengths.values()))
     place = np.arange(rung(count))
     source = np.minimum(place, count - 1).astype(np.int32)
-    return Rows({name: value[source] for name, value in columns.items()}, {}, place < count, source)
+    inside = {name: value[source] for name, value in columns.items()}
+    return Rows(inside, {}, place < count, source, names=Names(None, refused))
 
 
 def _coded(codes: Any, groups: Any, upper: Mapping[str, np.ndarray], labels: Any) -> tuple[int, np.ndarray, Any]:
     """Number of groups, codes 0, 1, ... of the rows, and labels of the groups."""
-    codes = np.asarray(codes)
     labels = None if labels is None else np.asarray(labels)
-    if codes.ndim != 1 or not len(codes):
-        raise _wrong(f"the codes of the groups have shape {codes.shape}, they must be one per row and not none")
     if labels is not None and len(np.unique(labels)) != len(labels):
         raise _wrong("the labels of the groups are not all different")
-    if codes.dtype.kind == "f" and not (np.isfinite(codes).all() and labels is None and (codes % 1 == 0).all()):
+    array = np.asarray(codes)
+    if array.ndim != 1 or not len(array):
+        raise _wrong(f"the codes of the groups have shape {array.shape}, they must be one per row and not none")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array % 1 == 0).all()):
         raise _wrong("the codes of the groups hold numbers that are no whole numbers, such as nan")
-    if codes.dtype.kind not in "iuf":
-        codes, labels = _labelled(codes, labels)
+    if array.dtype.kind in "iuf":
+        codes = array
+    else:
+        codes, found = index(codes, labels)
+        if labels is not None and len(found) > len(labels):
+            raise _wrong(f"group {found[len(labels)]!r} is none of labels=")
+        labels = found
     codes = codes.astype(np.int64)
-    found = {len(v) for v in upper.values()} | ({int(groups)} if _is_number(groups) else set())
-    found |= {len(labels)} if labels is not None else set()
-    if len(found) > 1:
-        raise _wrong(f"groups= and labels= tell different numbers of groups: {sorted(found)}")
-    count = found.pop() if found else int(codes.max()) + 1
+    tell = {len(v) for v in upper.values()} | ({int(groups)} if _is_number(groups) else set())
+    tell |= {len(labels)} if labels is not None else set()
+    if len(tell) > 1:
+        raise _wrong(f"groups= and labels= tell different numbers of groups: {sorted(tell)}")
+    count = tell.pop() if tell else int(codes.max()) + 1
     bad = (codes < 0) | (codes >= count)
     if bad.any():
         row = int(np.argmax(bad))
@@ -260,26 +298,29 @@ def _coded(codes: Any, groups: Any, upper: Mapping[str, np.ndarray], labels: Any
     return count, codes, labels
 
 
-def _labelled(codes: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    if any(value is None or value != value for value in codes.tolist()):
-        raise _wrong("the codes of the groups hold missing values")
-    codes = codes.astype(str) if codes.dtype == object else codes
-    if labels is None:
-        labels, codes = np.unique(codes, return_inverse=True)
-        return codes, labels
-    position = {label: i for i, label in enumerate(labels.tolist())}
-    unknown = [value for value in codes.tolist() if value not in position]
-    if unknown:
-        raise _wrong(f"group {unknown[0]!r} is none of labels=")
-    return np.array([position[value] for value in codes.tolist()]), labels
-
-
 def _columns(table: Any) -> dict[str, Any]:
-    if table is None or _is_number(table):
+    if table is None:
         return {}
+    if frames.is_frame(table):
+        return {str(name): column for name, column in frames.read(table, "the table").items()}
     if not hasattr(table, "keys"):
         raise _wrong(f"columns come as a mapping from names to arrays, not as {type(table).__name__}")
     return {str(name): table[name] for name in table.keys()}
+
+
+def _numeric(columns: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Columns of numbers, and why the others of a frame are none."""
+    found, refused = {}, {}
+    for name, value in columns.items():
+        what = f"column {name!r} of a ragged table"
+        if isinstance(value, frames.Column):
+            if reason := frames.complaint(value, what) or frames.gap(value, what):
+                refused[name] = reason
+            else:
+                found[name] = frames.narrow(value.values, what)
+        else:
+            found[name] = _array(name, value)
+    return found, refused
 
 
 def _is_number(x: Any) -> bool:

@@ -78,7 +78,7 @@ class Tidy:
             counts = {self.packings[place].n_groups for place in axis.places}
             if axis.level == "group" and len(counts) > 1:
                 raise ModelError(
-                    f"plate {name!r}: its tables have {' and '.join(map(str, sorted(counts)))} groups:\n"
+                    f"plate {name!r}: its tables have {' and '.join(sorted(map(str, counts)))} groups:\n"
                     f"{at(axis.source)}\n  Give all of them the same groups: ppl.ragged(codes, ..., labels=labels)."
                 )
 
@@ -208,7 +208,9 @@ class Tidy:
         """The axes of the groups and of their rows, where a site has both."""
         for j, name in enumerate(named):
             row = self.axes.get(name)
-            for i in range(j) if row is not None and row.level == "row" else ():
+            if row is None or row.level != "row":
+                continue
+            for i in range(j):
                 group = self.axes.get(named[i])
                 if group is not None and group.level == "group" and row.places[0] in group.places:
                     return i, j

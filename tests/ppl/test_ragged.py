@@ -221,6 +221,23 @@ def test_labels_columns_of_groups_and_a_frame():
     assert model(other).coords["g"].tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_gives_groups_and_columns(library):
+    frame = pytest.importorskip(library).DataFrame({"g": ["b", "a", "b"], "x": [1.0, 2.0, 3.0], "n": [1.0, None, 2.0]})
+    table = ppl.ragged("g", frame)
+
+    @ppl.model
+    def model(table, column):
+        ppl.plate("g", lambda rows: ppl.plate("i", lambda row: ppl.record("v", row[column]), rows), table)
+
+    assert model(table, "x").sample()["v"].tolist() == [1.0, 2.0, 3.0]
+    assert model(table, "x").coords["g"].tolist() == ["a", "b"]
+    with pytest.raises(ppl.ModelError, match="'n'.*no value.*row 1"):
+        model(table, "n").sample()
+    with pytest.raises(ppl.ModelError, match="no column 'q'; it has x"):
+        model(table, "q").sample()
+
+
 def test_a_plain_table_is_padded_too():
     @ppl.model
     def model(table):
@@ -278,7 +295,7 @@ def table(n=3):
         (lambda: ppl.ragged([0, 1], x=[1.0]), ["'x'", "1 rows", "2 codes"]),
         (lambda: ppl.ragged([], x=[]), ["not none"]),
         (lambda: ppl.ragged([0.5, 1.0], x=[1.0, 2.0]), ["whole numbers"]),
-        (lambda: ppl.ragged(["a", None], x=[1.0, 2.0]), ["missing values"]),
+        (lambda: ppl.ragged(["a", None], x=[1.0, 2.0]), ["no label in row 1"]),
         (lambda: ppl.ragged(["a", "q"], x=[1.0, 2.0], labels=["a", "b"]), ["'q'", "labels="]),
         (lambda: ppl.ragged(["a"], x=[1.0], labels=["a", "a"]), ["not all different"]),
         (lambda: ppl.ragged("k", {"x": [1.0]}), ["'k'", "x"]),
