@@ -313,7 +313,9 @@ def complaint(found: Column, what: str) -> str:
             "  Pass a number such as days since the first, or turn dates into codes with ppl.index(values)."
         )
     if found.kind == "other":
-        return f"{what} holds {found.dtype} values{shown}; a model computes with numbers."
+        kinds = sorted({type(v).__name__ for v in found.values.tolist() if not absent(v)})
+        several = f"values of different kinds ({', '.join(kinds)})" if len(kinds) > 1 else f"{found.dtype} values{shown}"
+        return f"{what} holds {several}; a model computes with numbers."
     return ""
 
 
