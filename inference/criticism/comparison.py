@@ -91,7 +91,8 @@ def compare(
         for name, fit in fits.items()
     }
     _refuse_other_data(results)
-    pointwise = np.stack([result.elpd_i for result in results.values()])
+    counted = next(iter(results.values())).units.counted
+    pointwise = np.stack([result.elpd_i[counted] for result in results.values()])
     weights = _weights(pointwise, method, seed)
     order = np.argsort([-result.elpd for result in results.values()], kind="stable")
     names = [list(results)[i] for i in order]
@@ -99,7 +100,7 @@ def compare(
     rows = []
     for rank, (i, name) in enumerate(zip(order, names, strict=True)):
         result = results[name]
-        difference = best.elpd_i - result.elpd_i
+        difference = (best.elpd_i - result.elpd_i)[counted]
         rows.append(
             {
                 "rank": rank,
@@ -114,7 +115,7 @@ def compare(
             }
         )
     table = pd.DataFrame(rows, index=pd.Index(names, name="model"))
-    _warn(table, best.units.count)
+    _warn(table, int(counted.sum()))
     return table
 
 
@@ -208,8 +209,8 @@ def _refuse_other_data(results: Mapping[str, Loo]) -> None:
                     f"{list(place)}: {here[place]} and {there[place]}. A transformation of the data belongs into the "
                     "model (with its Jacobian), not before it."
                 )
-        for dim in set(one.coords) & set(other.coords):
-            if not np.array_equal(one.coords[dim], other.coords[dim]):
+        for dim in set(one.units.dims) & set(other.units.dims):
+            if not np.array_equal(one.units.coords[dim], other.units.coords[dim]):
                 raise ModelError(pair + f"their observations have other labels along {dim!r}, or another order")
 
 

@@ -26,7 +26,7 @@ from ..chunks import in_chunks
 from ..compiling import jit_quick
 from .moment_match import match_moments
 from .psis import log_sum, smooth, threshold
-from .units import Units, choose_units
+from .units import Units, choose_units, likelihood_of
 
 METHODS = ("auto", "psis", "moment_match", "refit")
 
@@ -42,16 +42,15 @@ class Loo:
     """Leave-one-out predictive accuracy.
 
     Attributes:
-        elpd: Expected log predictive density: the sum over units.
+        elpd: Expected log predictive density: the sum over units that are counted, those with a known value.
         se: Standard error of it as an estimate for other data of the same size.
         p_loo: Effective number of parameters, log p(y | y) - elpd.
-        elpd_i: Contribution of each unit, shape (units,), in the order of ``labels``.
+        elpd_i: Contribution of each unit, shape (units,), in the order of ``labels``; 0 where nothing is known.
         k: Pareto shape of each unit's final weights; 0 for a refit, whose draws need no weights.
         mcse_i: Monte Carlo standard error of each contribution.
         methods: How each was computed: ``"psis"``, ``"moment_match"`` or ``"refit"``.
         threshold: Shape above which an estimate cannot be trusted.
-        units: What was left out.
-        coords: Labels of the units by dim.
+        units: What was left out, and which units are counted.
         observed: The observed values by site.
         draws: Number of posterior draws.
         notes: What speaks against the numbers.
@@ -66,7 +65,6 @@ class Loo:
     methods: np.ndarray
     threshold: float
     units: Units
-    coords: dict[str, np.ndarray]
     observed: dict[str, np.ndarray]
     draws: int
     notes: tuple[str, ...] = ()
@@ -86,14 +84,16 @@ class Loo:
         """Contributions, shapes, errors and methods by unit, as an ``xarray.Dataset`` with the units' labels."""
         import xarray as xr
 
-        columns = {"elpd": self.elpd_i, "pareto_k": self.k, "mcse": self.mcse_i, "method": self.methods}
+        columns = {"elpd": self.elpd_i, "pareto_k": self.k, "mcse": self.mcse_i}
+        columns = {name: np.where(self.units.counted, value, np.nan) for name, value in columns.items()}
+        columns["method"] = np.where(self.units.counted, self.methods, "")
         variables = {name: (self.units.dims, value.reshape(self.units.shape)) for name, value in columns.items()}
-        return xr.Dataset(variables, coords=self.coords, attrs={"site": list(self.units.sites)})
+        return xr.Dataset(variables, coords=self.units.coords, attrs={"site": list(self.units.sites)})
 
     @property
     def labels(self) -> list[str]:
         """A name for every unit, such as ``y[Choate]``."""
-        axes = [self.coords[dim] for dim in self.units.dims]
+        axes = [self.units.coords[dim] for dim in self.units.dims]
         name = "+".join(self.units.sites)
         places = np.ndindex(*self.units.shape)
         return [
@@ -103,13 +103,14 @@ class Loo:
 
     def __repr__(self) -> str:
         """The estimate, its errors, and the units that are hard to predict from the others."""
-        n = self.units.count
+        n = int(self.units.counted.sum())
+        methods = self.methods[self.units.counted]
         lines = [
             f"leave-one-out over {n} {'x '.join(self.units.dims)} of {', '.join(self.units.sites)}, {self.draws} draws",
             f"elpd   {self.elpd:10.2f} +- {self.se:.2f}   (Monte Carlo error {self.mcse:.2g})",
             f"p_loo  {self.p_loo:10.2f}",
         ]
-        counts = [f"{int((self.methods == m).sum())} by {m}" for m in METHODS[1:] if (self.methods == m).any()]
+        counts = [f"{int((methods == m).sum())} by {m}" for m in METHODS[1:] if (methods == m).any()]
         largest = float(np.max(self.k, initial=0.0))
         lines.append(f"k      {largest:10.2f} at most (trusted to {self.threshold:.2f}); {', '.join(counts)}")
         return "\n".join([*lines, *(f"! {note}" for note in self.notes)])
@@ -120,7 +121,7 @@ def loo(
     *,
     method: str = "auto",
     site: str | Iterable[str] | None = None,
-    unit: str | Iterable[str] | None = None,
+    unit: Any = None,
     engine: Any = None,
     seed: int = 0,
 ) -> Loo:
@@ -132,8 +133,8 @@ def loo(
             threshold are done again with matched moments. ``"refit"``: those are fitted again. ``"auto"``: moments are
             matched, and what is still bad is fitted again, for up to 20 observations.
         site: The observed site to predict, or several to leave out together; needed where there are several.
-        unit: Dims whose elements are left out whole, such as ``"school"`` for all observations of a school; by
-            default each observation alone.
+        unit: Dims whose elements are left out whole, such as ``"school"`` for all observations of a school, or a label
+            for each element of the first axis; by default each observation alone.
         engine: Engine of the refits; by default that of the fit, or the default engine where it is not known.
         seed: Determines the refits.
 
@@ -218,8 +219,7 @@ def pointwise_log_likelihood(fit: Any, units: Units) -> np.ndarray:
     """
     data = fit.dataset("log_likelihood")
     arrays = {name: np.asarray(data[name].values, np.float64) for name in units.sites}
-    total = units.total(arrays, leading=2)
-    total = total.reshape(-1, units.count)
+    total = units.total(arrays).reshape(-1, units.count)
     wrong = ~np.isfinite(total)
     if wrong.any():
         draw, place = (int(x) for x in np.argwhere(wrong)[0])
@@ -236,6 +236,8 @@ def _by_importance(fit: Any, units: Units) -> Work:
     efficiency = relative_efficiency(fit)
     weights, k = smooth(-log_likelihood, efficiency)
     elpd, error = estimate(log_likelihood, weights, min(efficiency, 1.0))
+    # a unit of which nothing is known says nothing
+    elpd, error, k = (np.where(units.counted, x, 0.0) for x in (elpd, error, k))
     methods = np.full(units.count, "psis", dtype="<U12")
     return Work(units, log_likelihood, elpd, k, error, methods, threshold(len(log_likelihood)), efficiency)
 
@@ -258,8 +260,9 @@ def _match(work: Work, density: Any, positions: np.ndarray) -> None:
     # chain by chain, so that every other draw is one half of each chain
     flat = positions.reshape(-1, positions.shape[-1])
     log_density: Any = None
+    places = work.units.places(density)
     for i in map(int, work.bad()):
-        evaluate = partial(evaluate_at, density, work.units, i)
+        evaluate = partial(evaluate_at, density, places, i)
         if log_density is None:
             log_density = evaluate(flat)[0]
         found = match_moments(evaluate, flat, log_density, work.log_likelihood[:, i], work.efficiency, work.threshold)
@@ -267,9 +270,9 @@ def _match(work: Work, density: Any, positions: np.ndarray) -> None:
             work.put(i, found.log_likelihood, found.log_weights, found.k, "moment_match", min(work.efficiency, 1.0))
 
 
-def evaluate_at(density: Any, units: Units, index: int, positions: Any) -> tuple[np.ndarray, np.ndarray]:
+def evaluate_at(density: Any, places: Any, index: int, positions: Any) -> tuple[np.ndarray, np.ndarray]:
     """Log posterior density and log likelihood of one unit at positions (draws, dim); not finite is minus infinity."""
-    run = partial(_evaluate, density, units, np.int32(index))
+    run = partial(_evaluate, density, places, np.int32(index))
     work = 16 * int(getattr(density, "work", 0) or 0)
     both = in_chunks(run, positions, work)
     lp, likelihood = (np.asarray(both[name], np.float64) for name in ("log_density", "log_likelihood"))
@@ -277,29 +280,24 @@ def evaluate_at(density: Any, units: Units, index: int, positions: Any) -> tuple
     return np.where(wrong, -np.inf, lp), np.where(wrong, 0.0, likelihood)
 
 
-@partial(jit_quick, static_argnums=1)
-def _evaluate(density: Any, units: Units, index: Any, positions: Any) -> Any:
+@jit_quick
+def _evaluate(density: Any, places: Any, index: Any, positions: Any) -> Any:
     def one(z: Any) -> dict[str, Any]:
-        factors = units.total(density.pointwise(z), xp=jax.numpy)
-        return {"log_density": density(z), "log_likelihood": factors[index]}
+        return {"log_density": density(z), "log_likelihood": likelihood_of(density, places, index, z)}
 
     return jax.vmap(one)(positions)
 
 
 def _result(work: Work, fit: Any) -> Loo:
-    n, draws = work.units.count, len(work.log_likelihood)
-    elpd = float(work.elpd_i.sum())
-    full = float((log_sum(work.log_likelihood) - np.log(draws)).sum())
-    data = fit.dataset("log_likelihood")
-    coords = {
-        dim: np.asarray(data.coords[dim].values) if dim in data.coords else np.arange(size)
-        for dim, size in zip(work.units.dims, work.units.shape, strict=True)
-    }
+    counted, draws = work.units.counted, len(work.log_likelihood)
+    n, parts = int(counted.sum()), work.elpd_i[counted]
+    elpd = float(parts.sum())
+    full = float((log_sum(work.log_likelihood) - np.log(draws))[counted].sum())
     given = fit.dataset("observed_data")
     observed = {name: np.asarray(given[name].values) for name in work.units.sites if name in given}
     result = Loo(
-        elpd, float(np.sqrt(n * np.var(work.elpd_i))), full - elpd, work.elpd_i, work.k, work.mcse_i, work.methods,
-        work.threshold, work.units, coords, observed, draws,
+        elpd, float(np.sqrt(n * np.var(parts))), full - elpd, work.elpd_i, work.k, work.mcse_i, work.methods,
+        work.threshold, work.units, observed, draws,
     )  # fmt: skip
     notes = list(work.notes)
     if len(result.bad):

@@ -26,7 +26,8 @@ def refit(work: Work, fit: Any, index: int, engine: Any, seed: int) -> None:
     """Fit without a unit and replace its contribution."""
     from ..drive import infer
 
-    density = LeaveOut(fit.density, np.int32(index), work.units)
+    places = work.units.places(fit.density)
+    density = LeaveOut(fit.density, np.int32(index), places)
     engine = engine_of(fit) if engine is None else engine
     positions = np.asarray(fit.draws.positions)
     flat = positions.reshape(-1, positions.shape[-1])
@@ -35,7 +36,7 @@ def refit(work: Work, fit: Any, index: int, engine: Any, seed: int) -> None:
     number = int(host_rng(seed, _START, index, 1).integers(2**31))
     again = infer(density, engine, seed=number, init=start, progress=False, precision=fit.manifest.get("precision"))
     drawn = again.draws.positions
-    there = evaluate_at(fit.density, work.units, index, drawn.reshape(-1, drawn.shape[-1]))[1].reshape(drawn.shape[:2])
+    there = evaluate_at(fit.density, places, index, drawn.reshape(-1, drawn.shape[-1]))[1].reshape(drawn.shape[:2])
     here = work.log_likelihood[:, index].reshape(positions.shape[:2])
     work.elpd_i[index], work.mcse_i[index] = iterate(here, there, 0.5)
     work.k[index], work.methods[index] = 0.0, "refit"

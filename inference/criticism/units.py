@@ -1,13 +1,14 @@
 """What is left out: the units of cross-validation, and a posterior density without one of them.
 
-A unit is an element of an observed site, or of the plates named by ``unit=``, over all of whose observations the log
-factors are summed.
+A unit is an element of an observed site, or all elements along the dims that ``unit=`` does not name, or all with a
+label; their log factors are summed. Units are numbered in the shape that a user sees; in a compiled program with ragged
+plates the elements stand elsewhere, among padding, which belongs to no unit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,57 +16,79 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..chunks import tidy_of
+
 Array = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Units:
-    """Observed sites and the axes of their log factors along which units lie; hashable, so static in a compilation.
+    """Which unit each element of the observed sites' log factors belongs to.
 
     Attributes:
-        sites: Names of the observed sites that are left out together.
-        axes: For each site, the axes of its log factor that are the units', in their order.
+        numbers: By site, the number of the unit of every element of the log factor.
         dims: Names of the units' axes.
         shape: Number of units along each.
+        coords: Labels of the units by dim.
+        counted: Which units have an observation that is known, shape (units,).
     """
 
-    sites: tuple[str, ...]
-    axes: tuple[tuple[int, ...], ...]
+    numbers: dict[str, np.ndarray]
     dims: tuple[str, ...]
     shape: tuple[int, ...]
+    coords: dict[str, np.ndarray]
+    counted: np.ndarray
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the observed sites that are left out together."""
+        return tuple(self.numbers)
 
     @property
     def count(self) -> int:
         """Number of units."""
         return math.prod(self.shape)
 
-    def total(self, factors: Any, xp: Any = np, leading: int = 0) -> Array:
-        """Sum log factors by unit: arrays by site to an array of shape (..., units).
+    def total(self, factors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Sum log factors (..., *elements) by unit, to shape (..., units).
 
-        Args:
-            factors: Log factors by site, with ``leading`` axes in front.
-            xp: NumPy or ``jax.numpy``.
-            leading: Axes in front, such as chain and draw.
+        Example:
+            >>> units = Units({"y": np.array([[0, 1], [0, 1]])}, ("side",), (2,), {}, np.ones(2, bool))
+            >>> units.total({"y": np.array([[[1.0, 2.0], [3.0, 4.0]]])}).tolist()
+            [[4.0, 6.0]]
         """
         found: Any = 0.0
-        front = tuple(range(leading))
-        for site, axes in zip(self.sites, self.axes, strict=True):
+        for site, numbers in self.numbers.items():
             value = factors[site]
-            kept = tuple(a + leading for a in axes)
-            rest = tuple(a for a in range(leading, value.ndim) if a not in kept)
-            value = xp.transpose(value, (*front, *kept, *rest))
-            found = found + value.reshape(*value.shape[:leading], self.count, -1).sum(-1)
+            flat = value.reshape(*value.shape[: value.ndim - numbers.ndim], -1)
+            order = np.argsort(numbers, axis=None, kind="stable")
+            begins = np.searchsorted(numbers.ravel()[order], np.arange(self.count))
+            found = found + np.add.reduceat(flat[..., order], begins, axis=-1)
+        return found
+
+    def places(self, density: Any) -> dict[str, np.ndarray]:
+        """By site, the unit of every element of the compiled log factor; -1 where there is padding."""
+        tidy = tidy_of(density)
+        if tidy is None:
+            return {site: numbers.astype(np.int32) for site, numbers in self.numbers.items()}
+        shapes = jax.eval_shape(density.pointwise, jax.ShapeDtypeStruct((density.dim,), jnp.result_type(float)))
+        found = {}
+        for site, numbers in self.numbers.items():
+            size = math.prod(shapes[site].shape)
+            places = np.full(size, -1, np.int32)
+            places[np.asarray(tidy.unpack(site, np.arange(size).reshape(shapes[site].shape)))] = numbers
+            found[site] = places.reshape(shapes[site].shape)
         return found
 
 
-def choose_units(fit: Any, site: str | Iterable[str] | None = None, unit: str | Iterable[str] | None = None) -> Units:
+def choose_units(fit: Any, site: str | Iterable[str] | None = None, unit: Any = None) -> Units:
     """Resolve what is left out.
 
     Args:
         fit: A fit with pointwise log likelihoods.
         site: An observed site, or several that are left out together; may be omitted where there is one.
-        unit: Names of the dims whose elements are left out whole; by default all dims of one site, and all that
-            several sites have in common.
+        unit: Names of the dims whose elements are left out whole, or a label for every element of the sites' first
+            axis; by default all dims of one site, and all that several sites have in common.
 
     Raises:
         ppl.ModelError: If there is a choice to be made, or nothing that can be left out.
@@ -75,7 +98,7 @@ def choose_units(fit: Any, site: str | Iterable[str] | None = None, unit: str | 
     from ..summary import choose
 
     data = fit.dataset("log_likelihood")
-    known = list(data.data_vars)
+    known = [str(name) for name in data.data_vars]
     if not known:
         why = "nothing is conditioned" if fit.program is not None else "it does not know its program"
         raise ModelError(f"this fit has no pointwise log likelihood ({why}), so no observation can be left out")
@@ -86,7 +109,9 @@ def choose_units(fit: Any, site: str | Iterable[str] | None = None, unit: str | 
         )
     sites = tuple(choose(known, site))
     dims = {name: tuple(map(str, data[name].dims[2:])) for name in sites}
-    shapes = {name: data[name].shape[2:] for name in sites}
+    shapes = {name: tuple(data[name].shape[2:]) for name in sites}
+    if unit is not None and _are_labels(unit, dims[sites[0]]):
+        return _by_label(fit, shapes, np.asarray(unit))
     if unit is None:
         kept = tuple(d for d in dims[sites[0]] if all(d in dims[name] for name in sites))
     else:
@@ -99,11 +124,57 @@ def choose_units(fit: Any, site: str | Iterable[str] | None = None, unit: str | 
                 )
     if not kept:
         raise ModelError(_nothing(fit, sites, dims))
-    axes = tuple(tuple(dims[name].index(dim) for dim in kept) for name in sites)
-    found = {tuple(shapes[name][a] for a in place) for name, place in zip(sites, axes, strict=True)}
+    found = {tuple(shapes[name][dims[name].index(dim)] for dim in kept) for name in sites}
     if len(found) > 1:
         raise ModelError(f"sites {', '.join(sites)} have {sorted(found)} elements along {_names(kept)}: not the same")
-    return Units(sites, axes, kept, found.pop())
+    shape = found.pop()
+    grid = np.arange(math.prod(shape)).reshape(shape)
+    numbers = {}
+    for name in sites:
+        order = sorted(kept, key=dims[name].index)
+        turned = grid.transpose([kept.index(dim) for dim in order])
+        wide = turned.reshape([s if d in kept else 1 for d, s in zip(dims[name], shapes[name], strict=True)])
+        numbers[name] = np.broadcast_to(wide, shapes[name])
+    coords = {
+        dim: np.asarray(data.coords[dim].values) if dim in data.coords else np.arange(size)
+        for dim, size in zip(kept, shape, strict=True)
+    }
+    return Units(numbers, kept, shape, coords, _counted(fit, numbers, grid.size))
+
+
+def _are_labels(unit: Any, dims: tuple[str, ...]) -> bool:
+    """Whether ``unit=`` is a label for each element rather than names of dims."""
+    if isinstance(unit, str):
+        return False
+    return isinstance(unit, np.ndarray) or not all(isinstance(entry, str) for entry in unit)
+
+
+def _by_label(fit: Any, shapes: Mapping[str, tuple[int, ...]], labels: np.ndarray) -> Units:
+    from ppl import ModelError
+
+    different, codes = np.unique(labels, return_inverse=True)
+    numbers = {}
+    for name, shape in shapes.items():
+        if labels.ndim != 1 or not shape or shape[0] != len(labels):
+            raise ModelError(
+                f"unit= has labels of shape {labels.shape}; site {name!r} has {shape[:1]} elements on its first axis"
+            )
+        numbers[name] = np.broadcast_to(codes.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    return Units(numbers, ("unit",), (len(different),), {"unit": different}, _counted(fit, numbers, len(different)))
+
+
+def _counted(fit: Any, numbers: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Units with at least one known value; a log factor may lack the last axes of its data."""
+    given = fit.dataset("observed_data")
+    found = np.zeros(count, bool)
+    for name, places in numbers.items():
+        data = np.asarray(given[name].values) if name in given else np.zeros(places.shape)
+        known = ~np.isnan(data) if data.dtype.kind == "f" else np.ones(data.shape, bool)
+        if data.shape[: places.ndim] != places.shape:
+            return np.ones(count, bool)
+        known = known.reshape(*places.shape, -1).any(-1)
+        found[places[known]] = True
+    return found
 
 
 def _nothing(fit: Any, sites: tuple[str, ...], dims: dict[str, tuple[str, ...]]) -> str:
@@ -123,6 +194,16 @@ def _names(dims: Iterable[str]) -> str:
     return ", ".join(map(repr, dims)) or "none"
 
 
+def likelihood_of(density: Any, places: Mapping[str, Array], index: Array, z: Array) -> Array:
+    """Log likelihood of one unit at a position."""
+    factors = density.pointwise(z)
+    total = jnp.zeros((), z.dtype)
+    for site, place in places.items():
+        value = factors[site]
+        total = total + jnp.sum(jnp.where(place == index, value, jnp.zeros((), value.dtype))).astype(z.dtype)
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class LeaveOut:
     """A posterior density without the log factors of one unit; a pytree in which the unit is data.
@@ -131,13 +212,13 @@ class LeaveOut:
 
     Attributes:
         density: A compiled density.
-        index: Place of the unit among all, a whole number.
-        units: What the units are.
+        index: Number of the unit, int32.
+        places: By site, the unit of every element of the log factor (``Units.places``).
     """
 
     density: Any
     index: Array
-    units: Units
+    places: dict[str, Array]
 
     def __call__(self, z: Array) -> Array:
         """Log density at ``z`` up to a constant, with the unit's factors switched off rather than subtracted."""
@@ -145,19 +226,10 @@ class LeaveOut:
         terms = compiled.evaluate(tuple(compiled.terms), self.density.data, z)
         total = jnp.zeros((), z.dtype)
         for (channel, name), value in terms.items():
-            if channel == "factor" and name in self.units.sites:
-                value = self._without(name, value)
+            if channel == "factor" and name in self.places:
+                value = jnp.where(self.places[name] == self.index, jnp.zeros((), value.dtype), value)
             total = total + jnp.sum(value).astype(z.dtype)
         return total
-
-    def _without(self, name: str, value: Array) -> Array:
-        axes = self.units.axes[self.units.sites.index(name)]
-        here = jnp.arange(self.units.count, dtype=jnp.int32).reshape(self.units.shape) == self.index
-        shape = [1] * value.ndim
-        for axis, size in zip(axes, self.units.shape, strict=True):
-            shape[axis] = size
-        order = sorted(range(len(axes)), key=axes.__getitem__)
-        return jnp.where(jnp.transpose(here, order).reshape(shape), jnp.zeros((), value.dtype), value)
 
     @property
     def dim(self) -> int:
@@ -175,4 +247,4 @@ class LeaveOut:
         return self.density.labels
 
 
-jax.tree_util.register_dataclass(LeaveOut, data_fields=["density", "index"], meta_fields=["units"])
+jax.tree_util.register_dataclass(LeaveOut, data_fields=["density", "index", "places"], meta_fields=[])

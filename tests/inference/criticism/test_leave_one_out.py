@@ -87,7 +87,7 @@ def test_every_unit_can_be_refitted_and_matched():
     flat = fit.draws.positions.reshape(-1, 1)
     for i in range(5):
         refit.refit(work, fit, i, None, 0)
-        evaluate = partial(leave_one_out.evaluate_at, fit.density, units, i)
+        evaluate = partial(leave_one_out.evaluate_at, fit.density, units.places(fit.density), i)
         matched = moment_match.match_moments(
             evaluate, flat, evaluate(flat)[0], work.log_likelihood[:, i], work.efficiency, -1.0
         )
@@ -203,7 +203,7 @@ def test_the_density_without_a_unit_lacks_its_factors(both_sites, site, unit):
     factors = {name: np.asarray(value) for name, value in both_sites.density.pointwise(z).items()}
     by_unit = units.total(factors)
     for i in range(units.count):
-        without = LeaveOut(both_sites.density, np.int32(i), units)
+        without = LeaveOut(both_sites.density, np.int32(i), units.places(both_sites.density))
         assert float(without(z)) == pytest.approx(float(both_sites.density(z)) - by_unit[i], rel=1e-10)
 
 
@@ -266,3 +266,51 @@ def test_the_engine_of_a_fit_is_made_again(schools):
     assert (type(again.kernel), again.kernel.max_depth, again.chains) == (mcmc.NUTS, 6, 2)
     fit = infer(normal_mean(2, 1.0, 1.0).condition(y=np.zeros(2)), Gaussian(chains=2, draws=20), progress=False)
     assert refit.engine_of(fit) == mcmc.PooledHMC()
+
+
+# ------------------------------------------------------------------------------------------- gaps and ragged tables
+
+
+def test_gaps_are_not_counted():
+    y = np.array([-1.0, np.nan, 0.3, 0.8, np.nan, 4.0])
+    known = ~np.isnan(y)
+    whole = quiet(infer(normal_mean(4, 2.0, 1.0).condition(y=y[known]), ENGINE, seed=2, progress=False))
+    for policy in ("impute", "marginalize"):
+        program = normal_mean(6, 2.0, 1.0).condition(y=y, missing=policy)
+        found = quiet(infer(program, ENGINE, seed=2, progress=False))
+        assert found.units.counted.tolist() == known.tolist()
+        assert np.isnan(found.pointwise["elpd"].values[[1, 4]]).all()
+        np.testing.assert_allclose(found.elpd_i[known], whole.elpd_i, atol=0.2)
+        assert found.se == pytest.approx(np.sqrt(4 * found.elpd_i[known].var()))
+        assert "over 4 row" in repr(found)
+
+
+@ppl.model
+def ragged(table):
+    mu = ppl.sample("mu", dist.Normal(0.0, 2.0))
+
+    @ppl.plate("unit", table)
+    def _(rows):
+        a = ppl.sample("a", dist.Normal(mu, 1.0))
+        ppl.plate("obs", within=rows)(lambda row: ppl.sample("y", dist.Normal(a + row["x"], 0.7)))
+
+
+@pytest.mark.standard_promotion
+def test_units_of_ragged_plates_are_the_rows_of_the_table():
+    codes = np.array([1, 0, 1, 2, 0, 1, 3, 1])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=8), rng.normal(size=8)
+    program = ragged(ppl.ragged(codes, {"x": x})).condition(y=y)
+    fit = infer(program, Gaussian(chains=2, draws=20, sd=0.5), progress=False)
+    z = fit.draws.positions[0, 0]
+    full = float(fit.density(z))
+    by_row = fit.log_likelihood["y"].values[0, 0]
+    for unit, parts in ((None, by_row), (codes, np.bincount(codes, by_row))):
+        units = choose_units(fit, unit=unit)
+        places = units.places(fit.density)
+        assert units.count == len(parts)
+        for i, part in enumerate(parts):
+            assert float(LeaveOut(fit.density, np.int32(i), places)(z)) == pytest.approx(full - part, rel=1e-10)
+            assert float(leave_one_out.evaluate_at(fit.density, places, i, z[None])[1][0]) == pytest.approx(part)
+    with pytest.raises(ppl.ModelError, match=r"labels of shape \(3,\)"):
+        choose_units(fit, unit=np.arange(3))
