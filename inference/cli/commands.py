@@ -150,7 +150,7 @@ def spell(seconds: float) -> str:
 
     Example:
         >>> spell(0.25), spell(75.0), spell(7300.0)
-        ('0.2 s', '1 min 15 s', '2 h 2 min')
+        ('0.2 s', '1 min 15 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
