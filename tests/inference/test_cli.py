@@ -320,18 +320,29 @@ def test_an_error_in_the_model_is_told_without_a_traceback(folder, capsys):
     sys.modules.pop("bad_model")
 
 
+SLOWLY = """
+import sys, time
+from ppl.inference import loop
+from ppl.inference.cli import main
+loop.FIRST_BLOCK, loop.BLOCK_SECONDS, checkpoint = 50, (-1.0, 1e9), loop.Run._checkpoint
+def slow(self):
+    checkpoint(self)
+    time.sleep(0.1)
+loop.Run._checkpoint = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def child(*arguments, wait=True):
-    """The command in a process of its own."""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ppl.inference.cli", *arguments], env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    if wait:
-        out, said = process.communicate(timeout=300)
-        return process.returncode, out, said
-    return process
+    """The command in a process of its own; one that is not waited for takes its time after every block."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "ppl.inference.cli"] if wait else [sys.executable, "-c", SLOWLY]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([*command, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
+    if not wait:
+        return process
+    out, said = process.communicate(timeout=300)
+    return process.returncode, out, said
 
 
 LONG = ["--engine", "nuts", "--chains", "2", "--draws", "200000", "--warmup", "200", "--seed", "1"]
