@@ -76,6 +76,21 @@ class Compiled:
         """Outputs whose sum is the log density."""
         return self.find("factor", "logdet")
 
+    @cached_property
+    def likelihood(self) -> list[int]:
+        """Outputs that are the log likelihood: the factors of observed sites, of what is known of them."""
+        return self._rather("likelihood", set(self.observed))
+
+    @cached_property
+    def prior(self) -> list[int]:
+        """Outputs that are the log prior, without log-determinants."""
+        return self._rather("prior", set(self.slots))
+
+    def _rather(self, channel: str, sites: set[str]) -> list[int]:
+        """Outputs of sites in a channel where they have one, else their factors."""
+        found = self.find(channel, sites=sites)
+        return sorted(found + self.find("factor", sites=sites - {self.names[i][1] for i in found}))
+
     @property
     def factor_names(self) -> list[str]:
         """Sites that have a log factor."""
@@ -192,7 +207,7 @@ def trace_program(program: Program) -> Compiled:
             "given": dict(zip(fixed, values, strict=True)),
             "free": dict(zip(slots, free, strict=True)),
             "known": learned,
-            "keep": ("value", "factor", "logdet"),
+            "keep": ("value", "factor", "likelihood", "logdet"),
         }
         frame = program.play(data, **settings)[1]
         pairs = [((c, n), v) for c, kept in frame.out.items() for n, v in kept.items()]

@@ -127,7 +127,9 @@ class Density:
         return names
 
     def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
-        outputs = tuple(self.compiled.find(*channels, sites=names))
+        return self._evaluated(z, tuple(self.compiled.find(*channels, sites=names)))
+
+    def _evaluated(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
         self._check(z)
         if _concrete(z, self.data):
             with jax.enable_x64(self.compiled.x64):
@@ -157,11 +159,11 @@ class Density:
 
     def pointwise(self, z: Array) -> dict[str, Array]:
         """Log factors of the observed sites, each of the shape of its plates and batch."""
-        return self._channel(z, ["factor"], set(self.compiled.observed))
+        return self._evaluated(z, tuple(self.compiled.likelihood))
 
     def log_prior(self, z: Array) -> dict[str, Array]:
         """Log prior of each latent site, summed over its elements, without log-determinant."""
-        return {name: jnp.sum(value) for name, value in self._channel(z, ["factor"], set(self.layout)).items()}
+        return {name: jnp.sum(value) for name, value in self._evaluated(z, tuple(self.compiled.prior)).items()}
 
     def unconstrain(self, values: dict[str, Array]) -> Array:
         """The flat vector at which the latent sites have the given values; inverse of ``constrain``."""
@@ -209,9 +211,11 @@ class Density:
 
     def split(self) -> tuple[Part, Part]:
         """Log prior (with log-determinants) and log likelihood, as densities over the same vector."""
-        prior = self.compiled.find("factor", sites=set(self.layout)) + self.compiled.find("logdet")
-        rest = [i for i in self.compiled.terms if i not in set(prior)]
-        return Part(self, tuple(prior)), Part(self, tuple(rest))
+        compiled = self.compiled
+        prior = compiled.prior + compiled.find("logdet")
+        theirs = {*compiled.find("logdet"), *compiled.find("factor", sites={*self.layout, *compiled.observed})}
+        rest = [i for i in compiled.terms if i not in theirs]  # factor statements
+        return Part(self, tuple(prior)), Part(self, (*compiled.likelihood, *rest))
 
     def restrict(self, names: str | Sequence[str], z: Array) -> Restricted:
         """Full conditional of some sites, the others held at ``z``: only the factors that read them.

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .check import check_value
 from .errors import MissingSite, ModelError, at, suggest, user_line
+from .exactness import refuse_marginal
 from .missing import forget, policies, remember, whole_chain
 from .sites import SiteInfo
-from .values import MARGINALIZE, PLACES
+from .values import MARGINALIZE, MASK, PLACES, site_of
 
 
 def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "error") -> Any:
@@ -44,7 +47,19 @@ def fix(program: Any, values: Mapping[str, Any], role: str, missing: Any = "erro
         marks, policy = remember(program, program.tidy.sites[name], known, chosen[name], also)
         fixed |= program.tidy.packed_marks(name, marks)
         roles |= policy
-    return replace(program, fixed=fixed, roles=roles)
+    found = replace(program, fixed=fixed, roles=roles)
+    if role == "observed" and any(program.roles.get(name) == "done" for name in values):
+        _check_again(found, [name for name in values if program.roles.get(name) == "done"])
+    return found
+
+
+def _check_again(program: Any, values: list[str]) -> None:
+    """Refuse sites that ``do`` had fixed, and that now read elements that were left out."""
+    left_out = {site_of(mark): known for mark, known in program.fixed.items() if mark.endswith(MASK)}
+    left_out = {name: known for name, known in left_out.items() if program.roles[name + MASK] == MARGINALIZE}
+    for name, known in left_out.items():
+        if name not in values:
+            refuse_marginal(program, program.learned()[name], np.asarray(known), left_out)
 
 
 def _site(program: Any, name: str, verb: str) -> SiteInfo:

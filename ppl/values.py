@@ -118,6 +118,13 @@ def validates() -> bool:
     return bool(Distribution._validate_args)
 
 
+def _selected(frame: Frame, role: str | None, factor: Array) -> Array:
+    """A log factor, zero where it is that of an observed site on the side of a branch that is not taken."""
+    if role != "observed" or frame.select is None:
+        return factor
+    return jnp.where(frame.select, factor, jnp.zeros_like(factor))
+
+
 def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, role: str | None) -> Array:
     """The log factor of a site, of its distribution's batch shape."""
     # data whose support is fixed were checked on the host; NumPyro's mask would test every one at every step
@@ -145,7 +152,9 @@ def factor_of(frame: Frame, name: str, d: Any, value: Array, info: SiteInfo, rol
         factor = jnp.where(inside | ~rows, factor, -jnp.inf)
         latent = None if latent is None else jnp.where(inside | rows, latent, -jnp.inf)
     if latent is not None:
-        frame.put("factor", name + MASK, latent)
-    if role == "observed" and frame.select is not None:
-        factor = jnp.where(frame.select, factor, jnp.zeros_like(factor))
+        frame.put("factor", name + MASK, counted(frame, latent))
+        if "likelihood" in frame.keep and info.joint and info.marginalizes:
+            likelihood = _selected(frame, role, partial.log_prob(d, value, known))
+            frame.put("likelihood", name, counted(frame, likelihood))
+    factor = _selected(frame, role, factor)
     return counted(frame, factor)

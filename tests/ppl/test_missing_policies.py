@@ -284,3 +284,14 @@ def test_a_new_pattern_compiles_nothing():
         again, second = run(policy, [0.5, NAN, 2.0, NAN])
         compiled = [e for e in events[start:] if "backend_compile" in e]
         assert again is code and compiled == [] and first != second
+
+
+def test_a_reader_that_was_set_and_is_now_observed_is_refused():
+    @ppl.model
+    def pair():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0).expand([2]))
+        ppl.sample("y", dist.Normal(x.sum(), 1.0))
+
+    program = pair().do(y=1.0).condition(x=[NAN, 1.0], missing="marginalize")
+    assert "'y' reads site 'x'" in message(lambda: program.condition(y=1.0))
+    assert program.condition(y=1.0, x=[0.0, 1.0]).sites["y"].kind == "observed"
