@@ -134,7 +134,13 @@ def check_unique(labels: Any, what: str, source: str) -> None:
     Example:
         >>> check_unique(["a", "b"], "coords", "here")
     """
-    items = np.asarray(labels).tolist()
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        raise ModelError(
+            f"{what} are {array.ndim}-dimensional, of shape {array.shape}; an axis has one label for each element:\n"
+            f"{at(source)}"
+        )
+    items = array.tolist()
     if len(set(items)) == len(items):
         return
     seen: dict[Any, int] = {}
