@@ -273,7 +273,7 @@ def expand(given: dict[str, Any], free: dict[str, Any], roles: dict[str, str]) -
 
 
 def _put(array: Array, places: Array, values: Array) -> Array:
-    flat = array.reshape(-1).at[places].set(values, unique_indices=True, indices_are_sorted=True)
+    flat = array.reshape(-1).at[places].set(values, unique_indices=True)
     return flat.reshape(array.shape)
 
 
