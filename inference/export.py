@@ -23,8 +23,26 @@ def tree(fit: Any) -> Any:
     import xarray as xr
 
     found = {name: fit.dataset(name) for name in (*groups.LIGHT, *groups.HEAVY)}
-    nodes = {name: data for name, data in found.items() if data.data_vars}
+    nodes = {name: data.rename(without_slashes(data)) for name, data in found.items() if data.data_vars}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=flat(fit.manifest)), **nodes})
+
+
+def without_slashes(data: Any) -> dict[str, str]:
+    """New names where a DataTree takes none: those of variables and dims with a slash, ``a/x`` as ``a.x``.
+
+    Example:
+        >>> import xarray as xr
+        >>> without_slashes(xr.Dataset({"a/x": 1.0, "b": 2.0}))
+        {'a/x': 'a.x'}
+    """
+    names = dict.fromkeys(map(str, (*data.variables, *data.dims)))
+    found: dict[str, str] = {}
+    for name in (name for name in names if "/" in name):
+        new = name.replace("/", ".")
+        while new in names or new in found.values():
+            new += "_"
+        found[name] = new
+    return found
 
 
 def dataset(fit: Any, group: str) -> Any:

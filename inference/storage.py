@@ -12,6 +12,7 @@ import numpy as np
 from . import groups as known
 from . import precision as floats
 from .core import Draws
+from .export import without_slashes
 from .results import Fit
 
 _TEXT = "ppl_manifest"
@@ -50,9 +51,10 @@ def save(fit: Fit, path: Any, groups: Iterable[str] | str | None = None) -> None
             {"z": (("chain", "draw", "unconstrained"), fit.draws.warmup_positions)}
         )
     order = {name: list(data.data_vars) for name, data in nodes.items()}
-    text = json.dumps({"manifest": fit.manifest, "notes": list(fit.notes), "order": order})
+    renamed = {name: without_slashes(data) for name, data in nodes.items()}
+    text = json.dumps({"manifest": fit.manifest, "notes": list(fit.notes), "order": order, "renamed": renamed})
     root = xr.Dataset(attrs={_TEXT: text})
-    tree = xr.DataTree.from_dict({"/": root, **{name: _storable(data) for name, data in nodes.items()}})
+    tree = xr.DataTree.from_dict({"/": root, **{n: _storable(data.rename(renamed[n])) for n, data in nodes.items()}})
     tree.to_zarr(path, consolidated=False, zarr_format=3)
 
 
@@ -75,7 +77,9 @@ def load(path: Any, program: Any = None) -> Fit:
     with xr.open_datatree(path, engine="zarr", consolidated=False, chunks=None) as tree:
         text = json.loads(tree.attrs[_TEXT])
         order = text["order"]
-        stored = {name: _readable(node.to_dataset().load())[order[name]] for name, node in tree.children.items()}
+        found = {name: _readable(node.to_dataset().load()) for name, node in tree.children.items()}
+    names = {name: {new: old for old, new in few.items()} for name, few in text.get("renamed", {}).items()}
+    stored = {name: data.rename(names.get(name, {}))[order[name]] for name, data in found.items()}
     warm = stored.pop("warmup_unconstrained", None)
     draws = Draws(
         positions=stored["unconstrained_posterior"]["z"].values,

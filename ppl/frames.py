@@ -314,8 +314,8 @@ def complaint(found: Column, what: str) -> str:
         )
     if found.kind == "other":
         kinds = sorted({type(v).__name__ for v in found.values.tolist() if not absent(v)})
-        several = f"values of different kinds ({', '.join(kinds)})" if len(kinds) > 1 else f"{found.dtype} values{shown}"
-        return f"{what} holds {several}; a model computes with numbers."
+        held = f"values of different kinds ({', '.join(kinds)})" if len(kinds) > 1 else f"{found.dtype} values{shown}"
+        return f"{what} holds {held}; a model computes with numbers."
     return ""
 
 

@@ -380,3 +380,29 @@ def test_constant_data_are_the_arrays_of_the_call_and_what_do_fixed():
     np.testing.assert_array_equal(found["x"], [1.0, 2.0])
     np.testing.assert_array_equal(found["table/u"], np.arange(4.0))
     assert found["b"] == 3.0
+
+
+def test_names_with_slashes_are_kept_and_are_points_where_a_tree_takes_none(tmp_path):
+    """Sites of a called program, leaves of an argument."""
+
+    @ppl.model
+    def part(data):
+        @ppl.plate("row", data["x"])
+        def row(x):
+            return ppl.sample("z", dist.Normal(x, 1.0))
+
+        return row.sum()
+
+    @ppl.model
+    def whole(data):
+        ppl.sample("y", dist.Normal(ppl.call("a", part(data)), 1.0))
+
+    program = whole({"x": np.arange(2.0)}).condition(y=1.0)
+    fit = infer(program, Gaussian(), progress=False)
+    assert fit.posterior["a/z"].dims == ("chain", "draw", "a/row")
+    assert fit.data["posterior"]["a.z"].dims == ("chain", "draw", "a.row")
+    np.testing.assert_array_equal(fit.data["constant_data"]["data.x"], [0.0, 1.0])
+    fit.save(tmp_path / "fit")
+    again = load(tmp_path / "fit", program=program)
+    np.testing.assert_array_equal(again.values["a/z"], fit.values["a/z"])
+    assert again.posterior["a/z"].dims == ("chain", "draw", "a/row")
