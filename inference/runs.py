@@ -21,7 +21,9 @@ import numpy as np
 from . import checkpoint, identity, naming
 from . import precision as floats
 from .checkpoint import Damaged, Unstorable
-from .devices import use
+from .core import Block
+from .devices import check_same, is_leader, together, use
+from .keep import Memory
 from .manifest import manifest
 from .placing import placed_again
 from .predict import sites
@@ -123,7 +125,6 @@ def resume(
         FileNotFoundError: If there is no run.
         ppl.ModelError: If model or data are not those of the run; the difference is named.
         StoreError: If nothing readable is left.
-        NotImplementedError: If there are several processes; one makes the same draws.
     """
     from .loop import Run
     from .progress import Monitor, display
@@ -141,6 +142,7 @@ def resume(
     with floats.context(about["precision"]), use(placement):
         subject, _ = lay_out_subject(lambda: _subject(about, inputs, program), about.get("shard"))
         _same(about, identity.describe(subject.program, subject.dim), path)
+        check_same(lambda: [identity.describe(subject.program, subject.dim), about["seed"]])
         keeper = Recorder(directory, subject.program, subject.density, inputs["names"], int(about["thin"]))
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
         facts |= {"shard": about.get("shard"), "mesh": placement.parts}
@@ -149,17 +151,32 @@ def resume(
             subject=subject,
             rule=_rule(about, inputs, until),
             budget=time_budget,
-            show=display(progress),
+            show=display(progress if is_leader() else False),
             monitor=monitor,
             keeper=keeper,
             facts=facts,
             most=about.get("most"),
         )
-        _restore(run, directory, list(checkpoint.classes_in(engine)))
+        _restore(run, directory, _classes(engine, subject))
         _same_height(run, path)
-        directory.describe({**about, "status": "running", "stopped": ""})
+        if not is_leader():
+            run.keeper = _remembered(keeper)
+        with together():  # nothing is written before all have read
+            if is_leader():
+                directory.describe({**about, "status": "running", "stopped": ""})
         positions = None  # a run without a checkpoint has not begun
         return run.complete(int(about["seed"]), positions)
+
+
+def _remembered(keeper: Recorder) -> Memory:
+    """The draws of a run for a process that writes none."""
+    blocks = []
+    for phase, log in (("warmup", keeper.warmup), ("sampling", keeper.sampling)):
+        if log.total:
+            stats = {name: log.read("sample_stats", name) for name in log.tail["sample_stats"]}
+            group, name = ("unconstrained_posterior" if phase == "sampling" else "unconstrained"), "z"
+            blocks.append(Block(phase, log.read(group, name), stats))
+    return Memory(keeper.thin, blocks, keeper.seen)
 
 
 def _subject(about: Mapping[str, Any], inputs: Mapping[str, Any], program: Any) -> Any:
@@ -206,6 +223,18 @@ def _module(name: str, source: str | None, qualname: str) -> Any:
         return None
     here = {identity._hash(ast.dump(ast.Module([node], [])).encode()) for node in nodes}
     return importlib.import_module(name) if source in here else None
+
+
+def _classes(engine: Any, subject: Any) -> list[type]:
+    """Classes of a user's own engine or kernel and of its states, by which the stored ones may be made."""
+    import jax
+
+    kernel = getattr(engine, "kernel", engine)
+    found = list(checkpoint.classes_in(engine))
+    if hasattr(kernel, "init") and hasattr(kernel, "step"):
+        z = jax.ShapeDtypeStruct((subject.dim,), jax.numpy.result_type(float))
+        found += checkpoint.classes_in(jax.eval_shape(lambda z: kernel.init(z, subject.density), z))
+    return found
 
 
 def _same(about: Mapping[str, Any], now: Mapping[str, Any], path: Any) -> None:

@@ -8,8 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -373,6 +378,56 @@ def test_another_model_or_other_data_are_refused_by_name(tmp_path, small):
 
     with pytest.raises(ppl.ModelError, match="sigma.*HalfNormal.*Gamma"):
         infer.resume(tmp_path / "a", line(run_model.X).condition(y=run_model.Y))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["width"], meta_fields=[])
+@dataclass(frozen=True)
+class Walk:
+    """A user's own kernel."""
+
+    width: float = 0.5
+
+    def init(self, position, density):
+        return Place(position, density(position))
+
+    def step(self, key, state, density):
+        there, coin = jax.random.split(key)
+        position = state.position + self.width * jax.random.normal(there, state.position.shape)
+        height = density(position)
+        move = jnp.log(jax.random.uniform(coin)) < height - state.log_density
+        choose = lambda a, b: jnp.where(move, a, b)  # noqa: E731
+        return Place(choose(position, state.position), choose(height, state.log_density)), Seen(move.astype(float))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["position", "log_density"], meta_fields=[])
+@dataclass(frozen=True)
+class Place:
+    """Its state."""
+
+    position: Any
+    log_density: Any
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["acceptance_rate"], meta_fields=[])
+@dataclass(frozen=True)
+class Seen:
+    """Its report."""
+
+    acceptance_rate: Any
+
+
+def test_a_kernel_of_ones_own_is_named_when_a_run_is_resumed(tmp_path, small, monkeypatch):
+    engine = mcmc.Chains(Walk(), chains=2, warmup=0, draws=80)
+    whole = infer(run_model.program(), engine, seed=2, progress=False)
+    with monkeypatch.context() as patch:
+        crash_at(patch, "after a checkpoint", 4)
+        patch.setattr(loop.Run, "_failed", lambda self, error: error)
+        with pytest.raises(Crash):
+            infer(run_model.program(), engine, seed=2, path=tmp_path / "a", progress=False)
+    with pytest.raises(StoreError, match=r"Walk; pass the engine"):
+        infer.resume(tmp_path / "a", progress=False)
+    again = infer.resume(tmp_path / "a", engine=mcmc.Chains(Walk()), progress=False)
+    np.testing.assert_array_equal(whole.draws.positions, again.draws.positions)
 
 
 SCALE = {"value": 1.0}
