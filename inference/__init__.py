@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import adapt, calibration, mcmc
+    from . import adapt, calibration, interop, mcmc
     from .criticism import bridge, checks, compare, loo, psense
     from .drive import infer
     from .estimator import Estimator
@@ -35,6 +35,7 @@ _HOMES = {
     "mcmc": None,
     "adapt": None,
     "calibration": None,
+    "interop": None,
 }
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "compare",
     "ess",
     "infer",
+    "interop",
     "laplace",
     "load",
     "loo",

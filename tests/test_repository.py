@@ -322,7 +322,7 @@ def test_the_walk_sees_every_folder_once():
 
 HEAVY = (
     "arviz", "xarray", "zarr", "rich", "scipy", "pandas", "matplotlib", "equinox", "optax", "diffrax",
-    "narwhals", "polars", "pyarrow", "formulaic", "sklearn",
+    "narwhals", "polars", "pyarrow", "formulaic", "sklearn", "blackjax", "nutpie", "bridgestan",
 )  # fmt: skip
 PROBE = """
 import json, sys
