@@ -24,7 +24,7 @@ from ppl.host import surfacing
 from . import naming
 from .blas import one_thread
 from .core import Engine
-from .devices import agree, current, exchange
+from .devices import agree, current, exchange, together
 from .manifest import manifest
 from .predict import sites
 from .progress import Monitor
@@ -140,11 +140,12 @@ class Run:
                 )
             took = time.perf_counter() - began
             self._question(block)
-            self.keeper.add(block)
-            self.carry, self.planned = carry, self.planned or done
-            self.seconds[block.phase] = self.seconds.get(block.phase, 0.0) + took
-            self.monitor.see(block)
-            self._checkpoint()
+            with together():  # a full disk of one process ends all
+                self.keeper.add(block)
+                self.carry, self.planned = carry, self.planned or done
+                self.seconds[block.phase] = self.seconds.get(block.phase, 0.0) + took
+                self.monitor.see(block)
+                self._checkpoint()
             self.show.update(self.monitor, self.keeper.glance, getattr(self.engine, "draws", None))
             n, made = agree(_next(n, took)), True
 

@@ -45,14 +45,15 @@ def place(devices: Any = None, shard: Any = None) -> Placement:
 
 
 def placed_again(about: Any, devices: Any = None) -> Placement:
-    """The placement of a run that is resumed, from its manifest; data are laid out over as many devices as before.
-
-    Raises:
-        NotImplementedError: In several processes.
-    """
-    if jax.process_count() > 1:
-        raise NotImplementedError("infer.resume runs in one process; it makes the draws that several would have made")
-    return place(about.get("mesh") if devices is None else devices, about.get("shard"))
+    """The placement of a run that is resumed, from its manifest; data are laid out over as many devices as before."""
+    before = about.get("mesh")
+    if devices is None and before is not None:
+        if before % jax.process_count():
+            raise ValueError(
+                f"data were laid out over {before} devices, which {jax.process_count()} processes cannot share"
+            )
+        devices = before // jax.process_count()
+    return place(devices, about.get("shard"))
 
 
 def _mesh(placement: Placement) -> Any:

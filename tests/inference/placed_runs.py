@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -90,8 +91,12 @@ def rows(found: dict[str, Any], devices: int) -> None:
             leaves = jax.tree.leaves(density)
             found[f"{size}/shares"] = np.array([x.addressable_shards[0].data.nbytes / x.nbytes for x in leaves])
             found[f"{size}/rows"] = np.array([x.shape[0] if x.ndim else 0 for x in leaves])
-    fit = infer(program(103), mcmc.PooledHMC(chains=4, draws=20, max_draws=20), seed=1, shard=True, devices=devices,
-                progress=False)  # fmt: skip
+
+
+def over(found: dict[str, Any], devices: int) -> None:
+    """A short run with laid out data."""
+    engine = mcmc.PooledHMC(chains=4, draws=20, max_draws=20)
+    fit = infer(program(103), engine, seed=1, shard=True, devices=devices, progress=False)
     found["run/draws"], found["run/warmup"] = fit.draws.positions, fit.draws.warmup_positions
     found["run/lp"] = fit.draws.stats["lp"]
     found["run/pointwise"] = fit.log_likelihood["y"].values
@@ -128,6 +133,28 @@ def lower(found: dict[str, Any], devices: int) -> None:
     found["lowered"] = np.array(["stablehlo.while" in text and "data" in text for text in texts])
 
 
+def directory(found: dict[str, Any], devices: int) -> None:
+    """A run in a directory that a time budget ends at once, resumed; and one without interruption."""
+    engine = mcmc.PooledHMC(chains=8, lanes=4, draws=200, max_draws=200)
+    path = os.environ["RUN_DIRECTORY"]
+    try:
+        infer(schools(), engine, seed=3, path=path, time_budget=0.01, progress=False)
+    except TimeoutError as error:
+        found["stopped"] = np.array(str(error))
+    fit = infer.resume(path, schools(), progress=False)
+    found["resumed/draws"], found["resumed/mu"] = fit.draws.positions, fit.posterior["mu"].values
+    fit = infer(schools(), engine, seed=3, progress=False)
+    found["whole/draws"], found["whole/mu"] = fit.draws.positions, fit.posterior["mu"].values
+
+
+def endless(found: dict[str, Any], devices: int) -> None:
+    """A run that only a signal ends."""
+    fit = infer(
+        schools(), mcmc.NUTS(), chains=2, warmup=50, draws=10**7, path=os.environ["RUN_DIRECTORY"], progress=False
+    )
+    found["draws"], found["stopped"] = fit.draws.positions, np.array(fit.manifest["stopped"])
+
+
 def main(out: str, devices: str, *parts: str) -> None:
     own, _, joined = "\n".join(parts).partition("\n--\n")
     if joined:
@@ -135,7 +162,15 @@ def main(out: str, devices: str, *parts: str) -> None:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(process))
     found: dict[str, Any] = {}
     for part in own.split("\n"):
-        {"chains": chains, "rows": rows, "long": long, "lower": lower}[part](found, int(devices))
+        {
+            "chains": chains,
+            "rows": rows,
+            "over": over,
+            "long": long,
+            "lower": lower,
+            "directory": directory,
+            "endless": endless,
+        }[part](found, int(devices))
     np.savez(out, **found)
 
 

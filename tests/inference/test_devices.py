@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -25,8 +27,14 @@ pytestmark = pytest.mark.standard_promotion
 def begin(out: Path, count: int, *parts: str, process: tuple[int, int, int] | None = None) -> subprocess.Popen:
     """Start runs in a process with ``count`` host devices; ``process`` is (port, its number, how many)."""
     ends = [] if process is None else ["--", *map(str, process)]
+    folder = out.parent / "run"
     flags = f"--xla_force_host_platform_device_count={count}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "RUN_DIRECTORY": str(folder),
+    }
     command = [sys.executable, "-W", "error", "-m", "tests.inference.placed_runs", str(out), str(count), *parts, *ends]
     return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -50,7 +58,7 @@ def found(tmp_path_factory):
     children = {
         "1": begin(folder / "1.npz", 1, "chains"),
         "2": begin(folder / "2.npz", 2, "chains"),
-        "4": begin(folder / "4.npz", 4, "chains", "rows", "lower"),
+        "4": begin(folder / "4.npz", 4, "chains", "rows", "over", "lower"),
         "first": begin(folder / "first.npz", 1, "chains", process=(port, 0, 2)),
         "second": begin(folder / "second.npz", 1, "chains", process=(port, 1, 2)),
     }
@@ -221,16 +229,56 @@ def test_long_runs_with_laid_out_data_agree_in_distribution(tmp_path):
     assert (np.abs(laid.mean((0, 1)) - plain.mean((0, 1))) < 4 * error).all()
 
 
-@pytest.mark.slow
-def test_data_may_lie_on_the_devices_of_two_processes(tmp_path, found):
+def joined(folder: Path, count: int, *parts: str) -> list[subprocess.Popen]:
+    """Two processes of one run."""
     port = free_port()
-    both = [begin(tmp_path / f"{i}.npz", 2, "rows", process=(port, i, 2)) for i in range(2)]
+    return [begin(folder / f"{i}.npz", count, *parts, process=(port, i, 2)) for i in range(2)]
+
+
+def results(folder: Path, children: list[subprocess.Popen]) -> list[dict]:
     try:
-        for child in both:
+        for child in children:
             ended(child)
     finally:
-        for child in both:
+        for child in children:
             child.kill()
-    first, second = (dict(np.load(tmp_path / f"{i}.npz")) for i in range(2))
+    return [dict(np.load(folder / f"{i}.npz")) for i in range(len(children))]
+
+
+@pytest.mark.slow
+def test_data_may_lie_on_the_devices_of_two_processes(tmp_path, found):
+    first, second = results(tmp_path, joined(tmp_path, 2, "over"))
     np.testing.assert_array_equal(first["run/draws"], second["run/draws"])
     np.testing.assert_allclose(first["run/warmup"][:, :12], found["4"]["run/warmup"][:, :12], atol=1e-9)
+    assert "mesh of 4 cpu devices" in "".join(first["run/plan"])
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_directory_and_resume_it(tmp_path):
+    first, second = results(tmp_path, joined(tmp_path, 1, "directory"))
+    for each in (first, second):
+        assert "time_budget" in str(each["stopped"])
+        for name in ("draws", "mu"):
+            np.testing.assert_array_equal(each[f"resumed/{name}"], first[f"whole/{name}"])
+            np.testing.assert_array_equal(each[f"whole/{name}"], first[f"whole/{name}"])
+    from ppl.inference import status
+
+    assert status(tmp_path / "run")["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_ends_both_after_the_same_block(tmp_path, number):
+    from ppl.inference import status
+
+    children = joined(tmp_path, 1, "endless")
+    for _ in range(600):
+        time.sleep(0.1)
+        if (tmp_path / "run" / "manifest.json").exists() and status(tmp_path / "run")["draws"] > 100:
+            break
+        assert all(child.poll() is None for child in children), [child.stdout.read() for child in children]
+    children[1].send_signal(number)
+    first, second = results(tmp_path, children)
+    np.testing.assert_array_equal(first["draws"], second["draws"])
+    assert first["draws"].shape[1] > 100
+    assert str(first["stopped"]) == str(second["stopped"]) == ("SIGTERM" if number == signal.SIGTERM else "interrupt")
