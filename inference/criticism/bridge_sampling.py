@@ -130,10 +130,11 @@ def bridge(fit: Any, *, method: str = "warp3", seed: int = 0, proposals: int | N
     with fit._context():
         _refuse_improper(fit)
         positions = np.asarray(fit.draws.positions, np.float64)
+        _refuse_few(positions)
         log_density = partial(_log_density, fit.density)
         found = [
             _half(log_density, learn, use, method, proposals, host_rng(seed, _PROPOSAL, number))
-            for number, (learn, use) in enumerate(_folds(positions))
+            for number, (learn, use) in enumerate(two_folds(positions))
         ]
     values, errors = (tuple(float(x) for x in column) for column in zip(*found, strict=True))
     se = float(np.linalg.norm(errors)) / 2.0
@@ -153,16 +154,18 @@ def bridge(fit: Any, *, method: str = "warp3", seed: int = 0, proposals: int | N
     return Evidence(float(np.mean(values)), se, values, errors, method, draws, tuple(notes))
 
 
-def _folds(positions: Array) -> list[tuple[Array, Array]]:
-    """Two halves in both roles: chains, which are independent, where there are four; else halves of each chain."""
-    chains, draws, dim = positions.shape
+def two_folds(positions: Array) -> list[tuple[Array, Array]]:
+    """Two halves in both roles: chains, which are independent, where there are four; else halves of each chain.
+
+    Example:
+        >>> [(a.ravel().tolist(), b.ravel().tolist()) for a, b in two_folds(np.arange(4.0).reshape(4, 1, 1))]
+        [([0.0, 2.0], [1.0, 3.0]), ([1.0, 3.0], [0.0, 2.0])]
+    """
+    chains, draws, _ = positions.shape
     if chains >= 4:
         halves = positions[::2], positions[1::2]
     else:
         halves = positions[:, : draws // 2], positions[:, draws // 2 :]
-    fewest = min(half.shape[0] * half.shape[1] for half in halves)
-    if fewest < max(2 * dim, 10):
-        raise ValueError(f"{chains} x {draws} draws are too few for the covariance of {dim} dimensions: draw longer")
     return [(halves[0], halves[1]), (halves[1], halves[0])]
 
 
@@ -245,6 +248,14 @@ def _log_density(density: Any, positions: Array) -> Array:
 @jit_quick
 def _evaluate(density: Any, positions: Any) -> Any:
     return jax.vmap(density)(positions)
+
+
+def _refuse_few(positions: Array) -> None:
+    """Half of the draws must determine a covariance."""
+    chains, draws, dim = positions.shape
+    fewest = min(half[..., 0].size for half in two_folds(positions)[0])
+    if fewest < max(2 * dim, 10):
+        raise ValueError(f"{chains} x {draws} draws are too few for the covariance of {dim} dimensions: draw longer")
 
 
 def _refuse_improper(fit: Any) -> None:

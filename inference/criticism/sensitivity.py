@@ -7,8 +7,8 @@ moves, in the cumulative Jensen-Shannon distance between the distribution functi
     D = (d(1 / (1 + delta)) + d(1 + delta)) / (2 log2(1 + delta)),
     d^2 = integral P log2(2 P / (P + Q)) + Q log2(2 Q / (P + Q)) / integral (P + Q),
 
-the greater of those for x and for -x. A standard normal posterior whose mean moves by half its standard deviation per
-doubling of the power has a D near 0.2; 0.05 is where an influence begins to matter.
+the greater of those for x and for -x. A normal posterior whose mean moves by a quarter of its standard deviation per
+doubling of the power has a D near 0.05, from which an influence is taken to matter.
 
 References: Kallioinen, Paananen, Buerkner and Vehtari (2024), Detecting and diagnosing prior and likelihood sensitivity
 with power-scaling, Statistics and Computing 34(57); Nguyen and Vreeken (2015) for the distance.

@@ -172,8 +172,7 @@ def _counted(fit: Any, numbers: Mapping[str, np.ndarray], count: int) -> np.ndar
         known = ~np.isnan(data) if data.dtype.kind == "f" else np.ones(data.shape, bool)
         if data.shape[: places.ndim] != places.shape:
             return np.ones(count, bool)
-        known = known.reshape(*places.shape, -1).any(-1)
-        found[places[known]] = True
+        found[places[np.asarray(known.reshape(*places.shape, -1).any(-1))]] = True
     return found
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 import ppl
 from ppl import dist
 from ppl.inference import bridge, infer, mcmc
-from ppl.inference.criticism.bridge_sampling import _folds, iterate
+from ppl.inference.criticism.bridge_sampling import iterate, two_folds
 from tests.inference.criticism.conjugate import evidence_cases, regression, regression_evidence
 from tests.inference.engines import Gaussian
 
@@ -104,9 +104,9 @@ def test_chains_that_disagree_widen_the_error():
 
 def test_the_halves_are_disjoint():
     positions = np.arange(4 * 6 * 1.0).reshape(4, 6, 1)
-    for learn, use in _folds(positions):
+    for learn, use in two_folds(positions):
         assert not set(learn.ravel()) & set(use.ravel())
-    for learn, use in _folds(np.arange(40.0).reshape(2, 20, 1)):
+    for learn, use in two_folds(np.arange(40.0).reshape(2, 20, 1)):
         assert not set(learn.ravel()) & set(use.ravel())
 
 

@@ -73,8 +73,19 @@ def test_moment_matching_comes_closer(regressed):
 def test_a_refit_agrees_within_monte_carlo_error(regressed):
     found = quiet(regressed, method="refit")
     assert found.methods[7] == "refit"
-    assert abs(found.elpd_i[7] - truth()[7]) < 4 * found.mcse_i[7] < 0.4
+    assert abs(found.elpd_i[7] - truth()[7]) < 4 * found.mcse_i[7] < 0.04
     assert not len(found.bad)
+
+
+def test_a_refit_is_right_for_an_outlier_far_away():
+    """The posteriors with and without it hardly overlap: a mean of likelihoods would be off by ten."""
+    X, y = outlier()
+    y[7] += 20.0
+    want = exact(lambda y, X: regression_evidence(y, X, 2.0, 2.0, 1.0), y, X)
+    fit = infer(regression(X, 2.0, 2.0, 1.0).condition(y=y), ENGINE, seed=3, progress=False)
+    found = quiet(fit, method="refit")
+    assert abs(found.elpd_i[7] - want[7]) < 4 * found.mcse_i[7] < 0.04
+    assert abs(quiet(fit, method="psis").elpd_i[7] - want[7]) > 5.0
 
 
 def test_every_unit_can_be_refitted_and_matched():
@@ -93,7 +104,7 @@ def test_every_unit_can_be_refitted_and_matched():
         )
         got, error = leave_one_out.estimate(matched.log_likelihood, matched.log_weights, 0.5)
         assert abs(got - want[i]) < 4 * error + 2e-3  # MC error of 4000 draws; false alarm 1 in 10^4 each
-    assert (np.abs(work.elpd_i - want) < 4 * work.mcse_i).all()
+    assert (np.abs(work.elpd_i - want) < 4 * work.mcse_i + 1e-3).all()
 
 
 def test_the_split_weights_have_the_stretch_of_the_map():
