@@ -52,7 +52,7 @@ def loo(fit: Any) -> tuple[Markup, list[Concern]]:
             which = "one observation" if bad == 1 else f"{bad:,} observations"
             text = join([f"The leave-one-out estimate of {which} of ", code(name), " cannot be trusted."])
             remedy = "Look at these observations; loo(fit, method='refit') computes their terms."
-            concerns.append(Concern(False, text, remedy))
+            concerns.append(Concern(False, text, remedy, draws=False))
     if not rows:
         return join(parts), []
     header = (

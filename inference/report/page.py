@@ -93,8 +93,10 @@ def verdict(fit: Any, found: list[Section]) -> Markup:
     grave = sum(c.grave for c, _ in concerns)
     if grave:
         kind, words = "bad", "\u2717 Do not use these draws yet"
-    elif concerns:
+    elif any(c.draws for c, _ in concerns):
         kind, words = "care", "! Usable with care"
+    elif concerns:
+        kind, words = "care", "\u2713 The draws can be used; look at the checks of the model"
     else:
         kind, words = "good", "\u2713 Nothing speaks against these draws"
     going = fit.manifest.get("status")

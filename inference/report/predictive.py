@@ -30,13 +30,18 @@ def predictive(fit: Any) -> tuple[Markup, list[Concern]]:
     data = {str(name): np.asarray(value.values) for name, value in given.items() if value.size}
     if not data:
         return tag("p", "Nothing is observed, so there is nothing to check."), []
-    shown = dict(list(data.items())[:SITES])
-    replicated = replicates(fit, shown)
+    families = {name: info.family for name, info in fit.program.learned().items()}
+    partly = [name for name in data if "HalfCensored" in str(families.get(name))]
+    shown = {name: data[name] for name in [n for n in data if n not in partly][:SITES]}
+    replicated = replicates(fit, shown) if shown else {}
     intro = (
         "Points are counts of the observed values, bars and whiskers the median and 90% of the counts in replicated "
         "data. Where points lie outside of several whiskers, the model does not produce such data."
     )
-    parts: list[Any] = [tag("p", intro)]
+    parts: list[Any] = [tag("p", intro)] if shown else []
+    for name in partly:
+        why = " is censored at times that the model does not simulate, so replications of it cannot be compared."
+        parts.append(tag("p", "The site ", code(name), why))
     concerns: list[Concern] = []
     for place, (name, value) in enumerate(shown.items()):
         y, rep = complete(value, replicated[name])
@@ -51,9 +56,9 @@ def predictive(fit: Any) -> tuple[Markup, list[Concern]]:
         parts += [figure(drawn, caption), table(header, rows, f"Statistics of {name}")]
         if odd:
             text = join(["The model does not reproduce the ", ", ".join(odd), " of ", code(name), "."])
-            concerns.append(Concern(False, text, "See the predictive check."))
-    if len(data) > len(shown):
-        parts.append(tag("p", f"{len(data) - len(shown)} more observed sites are not shown."))
+            concerns.append(Concern(False, text, "See the predictive check.", draws=False))
+    if len(data) > len(shown) + len(partly):
+        parts.append(tag("p", f"{len(data) - len(shown) - len(partly)} more observed sites are not shown."))
     return join(parts), concerns
 
 

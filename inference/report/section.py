@@ -18,11 +18,13 @@ class Concern:
         grave: Whether the numbers must not be used before it is mended; otherwise care is enough.
         text: What was found.
         advice: What to do about it.
+        draws: Whether it speaks against the draws, rather than against the model or a check of it.
     """
 
     grave: bool
     text: Any
     advice: Any = ""
+    draws: bool = True
 
 
 @dataclass(frozen=True)

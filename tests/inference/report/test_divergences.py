@@ -88,6 +88,21 @@ def test_predictive_checks_see_a_planted_misfit(fine):
     assert "standard deviation" in concerns[0].text and "<code>y</code>" in concerns[0].text
 
 
+def test_censored_times_are_not_compared_with_uncensored_replications():
+    import ppl
+    from ppl import dist
+    from ppl.inference import infer
+
+    @ppl.model
+    def lifetimes(event):
+        rate = ppl.sample("rate", dist.Gamma(2.0, 2.0))
+        ppl.plate("unit", lambda e: ppl.sample("t", dist.right_censored(dist.Exponential(rate), e)), event)
+
+    program = lifetimes(np.array([1, 0, 0, 0, 1, 0])).condition(t=np.array([0.4, 0.5, 0.5, 0.5, 0.1, 0.5]))
+    body, concerns = predictive(infer(program, draws=30, progress=False))
+    assert "cannot be compared" in body and not concerns
+
+
 def test_loo_is_that_of_criticism(fine):
     import warnings
 

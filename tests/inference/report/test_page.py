@@ -96,6 +96,7 @@ def test_verdict_follows_the_gravest_concern(hand):
 
     assert "Nothing speaks against" in words()
     assert "with care" in words(Concern(False, "a"))
+    assert "The draws can be used; look at the checks" in words(Concern(False, "a", draws=False))
     grave = words(Concern(False, "lesser"), Concern(True, "greater"))
     assert "Do not use" in grave and grave.index("greater") < grave.index("lesser")
     assert "still going on" in words(status="running")
