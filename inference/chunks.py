@@ -127,7 +127,8 @@ def room(rows: int, one: Any) -> None:
     if wanted > 0.5 * memory:
         raise MemoryError(
             f"the result would take {wanted / 2**30:.1f} GiB of {memory / 2**30:.1f} GiB of memory; "
-            "ask for fewer draws or fewer sites, as with predict(draws=, names=)"
+            "ask for fewer draws or fewer sites, as with predict(draws=, names=), for a statistic of them, "
+            "predict(reduce='mean'), or for a store on a disk, predict(path='draws.zarr')"
         )
 
 

@@ -41,10 +41,15 @@ class Prediction:
 
     def dataset(self) -> Any:
         """All draws, in memory."""
+        return self.labelled({n: x.reshape(*self.size, *x.shape[1:]) for n, x in self.simulation.run().items()})
+
+    def labelled(self, arrays: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> Any:
+        """Arrays with names on their axes: chains and draws in front, or ``axes`` with labels or None."""
         from .export import labelled
 
-        arrays = {name: x.reshape(*self.size, *x.shape[1:]) for name, x in self.simulation.run().items()}
-        return labelled(arrays, self.dims, self.coords, ("chain", "draw"), self.attrs)
+        front = {"chain": None, "draw": None} if axes is None else axes
+        coords = {**self.coords, **{name: labels for name, labels in front.items() if labels is not None}}
+        return labelled(arrays, self.dims, coords, tuple(front), self.attrs)
 
 
 def predict(
@@ -56,10 +61,26 @@ def predict(
     *,
     horizon: int | Mapping[str, int] | None = None,
     past: bool = False,
+    path: Any = None,
+    reduce: Any = None,
+    memory: int | None = None,
 ) -> Any:
     """Predictive draws as a labelled dataset; see ``Fit.predict``."""
+    if path is not None and reduce is not None:
+        raise ValueError("predict: draws are written to path=, or reduced by reduce=, not both")
+    if memory is not None and path is None and reduce is None:
+        raise ValueError("predict: memory= belongs to path= or reduce=; without them all draws are returned in memory")
     plan, notes = planned(fit, program, names, seed, draws, horizon, past)
-    result = plan.dataset()
+    if path is not None:
+        from .predictions import written
+
+        result = written(plan, path, memory)
+    elif reduce is not None:
+        from .reduce import reduced
+
+        result = plan.labelled(*reduced(plan.simulation, reduce, memory))
+    else:
+        result = plan.dataset()
     for note in notes:
         warnings.warn(note, stacklevel=4)
     return result

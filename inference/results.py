@@ -145,6 +145,9 @@ class Fit:
         *,
         horizon: int | Mapping[str, int] | None = None,
         past: bool = False,
+        path: Any = None,
+        reduce: Any = None,
+        memory: int | None = None,
     ) -> Any:
         """Posterior predictive draws, as an ``xarray.Dataset``.
 
@@ -160,14 +163,20 @@ class Fit:
                 several.
             past: Return the steps of the fit before the new ones: latent sites at their draws, observed ones at
                 their data.
+            path: A new directory: draws are written there as a Zarr store, piece by piece, and opened lazily.
+            reduce: Return a statistic over all draws instead of the draws: ``"mean"``, ``"sd"``, ``"median"``,
+                ``"min"``, ``"max"`` or several of them; ``"quantiles"`` or probabilities; or a function of an array
+                (draws, ...), which is given all draws of some elements at a time.
+            memory: Bytes that ``path`` or ``reduce`` may take beside the fit and the program's data; one GiB.
 
         Raises:
             ppl.ModelError: If the program's latent sites do not match the posterior's, or a chain cannot go on.
         """
         from .predict import predict
 
+        large = {"path": path, "reduce": reduce, "memory": memory}
         with self._context():
-            return predict(self, program, names, seed, draws, horizon=horizon, past=past)
+            return predict(self, program, names, seed, draws, horizon=horizon, past=past, **large)
 
     def check(self, functions: Any = None, **options: Any) -> Any:
         """Predictive check: statistics of the data against those of replicated data.

@@ -75,7 +75,7 @@ class Simulation:
 
     def run(self) -> Arrays:
         """All sites of all rows, in memory."""
-        function = self.function(quick=len(self.rows) * self.work < _LONG)
+        function = self.function(quick=self.short)
         inputs = {"row": self.rows, "given": self.given}
         values = in_chunks(lambda inputs: function(0, inputs), inputs, self.work)
         return self.program.tidy.unpacked({name: values[name] for name in self.names}, lead=1)
@@ -84,6 +84,11 @@ class Simulation:
     def work(self) -> int:
         """Bytes of one row's sites."""
         return sum(int(np.prod(site.shape)) * 8 for site in self.program.sites.values())
+
+    @property
+    def short(self) -> bool:
+        """Whether all of it runs for less time than an optimised compilation saves."""
+        return len(self.rows) * self.work < _LONG
 
     @cached_property
     def _arguments(self) -> tuple:
