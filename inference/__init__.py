@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import adapt, calibration, interop, mcmc
+    from . import adapt, calibration, devices, interop, mcmc
     from .criticism import bridge, checks, compare, loo, psense
     from .drive import infer
     from .estimator import Estimator
     from .mode import laplace
     from .results import Fit
     from .runs import status
+    from .sharding import shard
     from .storage import load
     from .until import ess
 
@@ -27,6 +28,8 @@ _HOMES = {
     "load": "storage",
     "laplace": "mode",
     "status": "runs",
+    "shard": "sharding",
+    "devices": None,
     "bridge": "criticism",
     "checks": "criticism",
     "compare": "criticism",
@@ -46,6 +49,7 @@ __all__ = [
     "calibration",
     "checks",
     "compare",
+    "devices",
     "ess",
     "infer",
     "interop",
@@ -54,6 +58,7 @@ __all__ = [
     "loo",
     "mcmc",
     "psense",
+    "shard",
     "status",
 ]
 

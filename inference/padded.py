@@ -32,7 +32,7 @@ from .core import host_rng
 Array = Any
 
 _COMPUTED = ("prior", "constrain", "generated", "factors", "pointwise", "log_prior", "unconstrain", "diagnose")
-_STATIC = ("dim", "layout", "labels", "work", "program")
+_STATIC = ("dim", "layout", "labels", "work", "program", "external", "differentiable")
 _TRIES, _PURPOSE = 3, 83
 
 

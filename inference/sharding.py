@@ -69,6 +69,11 @@ def lay_out(density: Any, mesh: Any = None, plate: str | None = None) -> tuple[A
             "around it is part of the program. Write a ppl model with the data as arguments, or make the density a "
             "pytree of its data (jax.tree_util.register_dataclass)"
         )
+    if getattr(density, "external", ()):
+        raise ValueError(
+            f"this density calls {', '.join(density.external)} on the host, outside of JAX; its data cannot be laid "
+            "out over devices"
+        )
     name, size = _rows(density, leaves, plate)
     what, parts = f"plate {name!r}" if name else "the leading axis", mesh.shape[AXIS]
     if size < parts:
@@ -98,8 +103,10 @@ def lay_out_subject(make: Any, shard: Any) -> tuple[Any, list[str]]:
     with on_host(here.mesh):
         subject = make()
     laid, lines = lay_out(subject.density, here.mesh, shard if isinstance(shard, str) else None)
-    # what one process computes on its own, such as values for the result, must not wait for the others
-    return replace(subject, **({"laid": laid} if here.processes > 1 else {"density": laid})), lines
+    # What one process computes on its own, such as values for the result, must not wait for the others; and in the
+    # memory of a host the whole density is at hand anyway.
+    whole = here.processes > 1 or here.platform == "cpu"
+    return replace(subject, **{"laid" if whole else "density": laid}), lines
 
 
 def _padded(density: Any, name: str, size: int, rows: int, mesh: Any) -> Any:

@@ -65,7 +65,7 @@ def values(density: Any, z: np.ndarray) -> Any:
 
 def chains(found: dict[str, Any], devices: int) -> None:
     """Lanes of both engines."""
-    engines = {
+    engines: dict[str, tuple[Any, dict[str, Any]]] = {
         "pooled": (mcmc.PooledHMC(chains=8, lanes=4, draws=30, max_draws=30), {}),
         "nuts": (mcmc.NUTS(), {"chains": 5, "warmup": 60, "draws": 20}),
     }
@@ -141,7 +141,7 @@ def directory(found: dict[str, Any], devices: int) -> None:
         infer(schools(), engine, seed=3, path=path, time_budget=0.01, progress=False)
     except TimeoutError as error:
         found["stopped"] = np.array(str(error))
-    fit = infer.resume(path, schools(), progress=False)
+    fit = infer.resume(path, schools(), progress=False)  # type: ignore[attr-defined]
     found["resumed/draws"], found["resumed/mu"] = fit.draws.positions, fit.posterior["mu"].values
     fit = infer(schools(), engine, seed=3, progress=False)
     found["whole/draws"], found["whole/mu"] = fit.draws.positions, fit.posterior["mu"].values

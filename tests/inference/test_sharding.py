@@ -144,6 +144,17 @@ def test_what_cannot_be_divided_is_refused():
         pad(density, 11, 12).split()
 
 
+def test_functions_of_the_host_are_not_laid_out():
+    @ppl.model
+    def model(x):
+        a = ppl.sample("a", dist.Normal(0.0, 1.0))
+        twice = ppl.external("twice", lambda a: 2 * a, a, shape=(), grad=lambda a: 2 * np.ones_like(a))
+        ppl.plate("row", lambda x: ppl.sample("y", dist.Normal(twice + x, 1.0)), x)
+
+    with pytest.raises(ValueError, match="calls twice on the host"):
+        shard(ppl.compile(model(X[:, 0]).condition(y=Y)))
+
+
 def test_fewer_rows_than_devices_are_refused():
     class Four:
         shape = {"data": 40}
