@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ppl.exactness import refuse_draw
 from ppl.missing import latent_name
 from ppl.values import MASK, PLACES
 
@@ -145,6 +146,7 @@ def gaps(fit: Any, program: Any, bare: Any, known: Known) -> Clamped:
         if name in rows:
             found.rows[name] = rows[name]
         else:
+            refuse_draw(program, name)
             found.masks[name] = ~np.isnan(value)
             found.values[name] = np.where(found.masks[name], value, 0.0)
     return found

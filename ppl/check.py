@@ -302,9 +302,12 @@ def _check_gradient(program: Any, density: Any, z: np.ndarray, learned: Mapping[
 
 def check_simulable(program: Any) -> None:
     """Raise when simulation would not follow the model's density."""
+    from .exactness import refuse_draw
+
     learned = program.learned()
     graph = None
     for name, info in learned.items():
+        refuse_draw(program, name)
         if info.improper and program.role(name) == "latent":
             raise ImproperPrior(
                 f"site {name!r} has an improper prior ({info.family}), which cannot be simulated:\n"

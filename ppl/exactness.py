@@ -16,7 +16,7 @@ from .check import element
 from .errors import ModelError, at, user_line
 from .missing import latent_name
 from .sites import SiteInfo
-from .values import IMPUTE, MARGINALIZE, PLACES
+from .values import IMPUTE, MARGINALIZE, MASK, PLACES
 
 
 def _where(program: Any, info: SiteInfo, bad: np.ndarray) -> str:
@@ -108,3 +108,18 @@ def refuse_imputation(program: Any, info: SiteInfo) -> None:
     if other is not None and info.name + PLACES not in program.fixed:
         why = f"the missing elements of {info.name!r} would be called {other.name!r}, which is another site"
         raise _refuse(info, IMPUTE, f"{why}:\n{at(other.source)}", "Rename one of them.")
+
+
+def refuse_draw(program: Any, name: str) -> None:
+    """Refuse to draw the rest of a vector given a part of it where that law is not known."""
+    info, known = program.learned()[name], program.fixed.get(name + MASK)
+    if known is None or info.marginalizes:
+        return
+    axes = tuple(range(known.ndim - info.joint, known.ndim))
+    partly = np.asarray(known).any(axis=axes) & ~np.asarray(known).all(axis=axes)
+    if np.any(partly):
+        raise ModelError(
+            f"site {name!r} is known in part, and how a {info.family} is distributed given a part of it is not known "
+            f"here, so that it cannot be simulated:\n{at(info.source)}\n{at(user_line())}\n  Its imputed elements have "
+            "posterior draws; or write the site as a MultivariateNormal."
+        )

@@ -295,3 +295,38 @@ def test_a_reader_that_was_set_and_is_now_observed_is_refused():
     program = pair().do(y=1.0).condition(x=[NAN, 1.0], missing="marginalize")
     assert "'y' reads site 'x'" in message(lambda: program.condition(y=1.0))
     assert program.condition(y=1.0, x=[0.0, 1.0]).sites["y"].kind == "observed"
+
+
+def test_a_vector_whose_conditional_law_is_unknown_is_imputed_but_not_simulated():
+    @ppl.model
+    def path():
+        ppl.sample("y", dist.GaussianRandomWalk(0.5, num_steps=4))
+
+    program = path().condition(y=[0.1, NAN, 0.4, NAN], missing="impute")
+    value = np.array([0.1, -0.2, 0.4, 0.9])
+    expected = stats.norm.logpdf(np.diff(value, prepend=0.0), scale=0.5).sum()
+    assert abs(float(ppl.compile(program)(value[[1, 3]])) - expected) < 1e-10  # in order
+    assert "GaussianRandomWalk" in message(lambda: program.sample(0))
+    assert "known in part" in message(lambda: path().condition(y=[0.1, NAN, 0.4, NAN], missing="marginalize"))
+
+
+def test_gaps_in_a_ragged_table_belong_to_its_rows():
+    @ppl.model
+    def ragged(table):
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+
+        @ppl.plate("county", table)
+        def _(rows):
+            ppl.plate("house", lambda row: ppl.sample("y", dist.Gamma(2.0, jnp.exp(mu + row["x"]))), within=rows)
+
+    x, y = np.arange(6.0), np.array([1.0, NAN, NAN, 0.3, NAN, 0.8])
+    program = ragged(ppl.ragged(np.array(["c", "a", "b", "a", "c", "a"]), x=x)).condition(y=y, missing="impute")
+    assert program.coords["y_missing_dim_0"].tolist() == ["house=1", "house=2", "house=4"]
+    hidden = np.array([0.2, -0.4, 0.9])
+    whole = y.copy()
+    whole[np.isnan(y)] = np.exp(hidden)
+    expected = stats.gamma(2.0, scale=np.exp(-0.3 - x)).logpdf(whole).sum() + hidden.sum() + stats.norm.logpdf(0.3)
+    density = ppl.compile(program)
+    assert abs(float(density(np.array([0.3, *hidden]))) - expected) < 1e-10
+    np.testing.assert_allclose(density.constrain(np.array([0.3, *hidden]))["y_missing"], np.exp(hidden))
+    np.testing.assert_array_equal(program.observed()["y"], y)
