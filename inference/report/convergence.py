@@ -12,11 +12,16 @@ SHOWN, LISTED = 12, 500
 HEADER = ("quantity", "mean", "sd", "5%", "95%", "MCSE of mean", "ESS bulk", "ESS tail", "R-hat")
 
 
-def convergence(q: Quantities) -> tuple[Markup, list[Concern]]:
+def convergence(q: Quantities, step: int = 1) -> tuple[Markup, list[Concern]]:
     """The table of the extremes, the worst quantities, and a folded table of the others."""
     if not q.labels:
         return tag("p", "The fit has no numeric quantities."), []
     parts = [_extremes(q)]
+    if step > 1:
+        words = (
+            f"One draw in {step} is used here and in the plots, for there are very many; all have more effective draws."
+        )
+        parts.append(tag("p", words))
     if q.total > len(q.labels):
         parts.append(tag("p", f"{len(q.labels):,} of {q.total:,} quantities were judged, evenly spaced among all."))
     shown = min(SHOWN, len(q.labels))

@@ -24,9 +24,14 @@ SHARE = 1e-3
 """Share of divergent draws above which the draws are not to be used."""
 
 
-def divergences(fit: Any) -> tuple[Markup, list[Concern]] | None:
-    """Where divergent draws lie, and what to do; None for engines that have none."""
-    flag = fit.draws.stats.get("diverging")
+def divergences(fit: Any, whole: Any = None) -> tuple[Markup, list[Concern]] | None:
+    """Where divergent draws lie, and what to do; None for engines that have none.
+
+    Args:
+        fit: The fit that is looked at.
+        whole: The fit whose divergences are counted, where that is another.
+    """
+    flag = (fit if whole is None else whole).draws.stats.get("diverging")
     if flag is None:
         return None
     flag = np.asarray(flag, bool)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import facts
+from .bounded import bounded
 from .convergence import convergence
 from .divergences import divergences
 from .energy import energies
@@ -71,13 +72,14 @@ def render(fit: Any, title: str | None = None) -> str:
 
 def sections(fit: Any) -> list[Section]:
     """All sections that the fit has something for."""
+    whole, (fit, step) = fit, bounded(fit)
     q = quantities(fit)
     made = [
-        guarded("plan", "Plan and model", partial(facts.plan, fit)),
-        guarded("convergence", "Convergence", partial(convergence, q)),
+        guarded("plan", "Plan and model", partial(facts.plan, whole)),
+        guarded("convergence", "Convergence", partial(convergence, q, step)),
         guarded("traces", "Traces and ranks of the worst quantities", partial(traces, q)),
-        guarded("energy", "Energy", partial(energies, fit)),
-        guarded("divergences", "Divergences", partial(divergences, fit)),
+        guarded("energy", "Energy", partial(energies, whole)),
+        guarded("divergences", "Divergences", partial(divergences, fit, whole)),
         guarded("predictive", "Posterior predictive checks", partial(predictive, fit)),
         guarded("loo", "Leave-one-out cross-validation", partial(loo, fit)),
         guarded("timing", "Timing", partial(facts.timing, fit, q)),
