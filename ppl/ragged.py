@@ -152,7 +152,7 @@ class Ragged:
     @property
     def n_rows(self) -> int:
         """Number of rows, padding not counted."""
-        return int(np.asarray(self.rows.mask).sum())
+        return int(mask_of(self).sum())
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -246,7 +246,7 @@ def ragged(
     source = np.where(sizes[:, None] > 0, order[np.minimum(starts[:, None] + last, len(codes) - 1)], order[0])
     whole = np.minimum(np.arange(height), count - 1)
     exists = np.arange(height) < count
-    mask = (place < sizes[:, None])[whole] & exists[:, None]
+    mask = (place < sizes[:, None])[whole]  # a group that does not exist repeats the last one, its rows included
     source = source[whole].astype(np.int32)
     inside = {name: value[source] for name, value in packed.items()}
     return Ragged(Rows(inside, {n: v[whole] for n, v in upper.items()}, mask, source, -1, names), exists)
@@ -373,12 +373,18 @@ def rows_of(table: Any) -> Rows:
     return table.rows if isinstance(table, Ragged) else table
 
 
+def mask_of(table: Any) -> np.ndarray:
+    """Which places of a table hold a row of its own."""
+    mask = np.asarray(rows_of(table).mask)
+    return mask & np.asarray(table.exists)[:, None] if isinstance(table, Ragged) else mask
+
+
 def as_columns(x: Any) -> Any:
     """A table as the columns that it was made of, in their order; anything else as it is."""
     if not is_table(x):
         return x
     rows = rows_of(x)
-    mask, source = np.asarray(rows.mask), np.asarray(rows.source)
+    mask, source = mask_of(x), np.asarray(rows.source)
     order = np.argsort(source[mask])
     count = x.n_groups if isinstance(x, Ragged) else 0
     inside = {name: np.asarray(value)[mask][order] for name, value in rows.columns.items()}

@@ -18,7 +18,7 @@ import numpy as np
 
 from .axes import Axis
 from .errors import ModelError, at
-from .ragged import Ragged, rows_of, tables
+from .ragged import Ragged, mask_of, rows_of, tables
 from .sites import SiteInfo
 from .values import MASK
 
@@ -39,7 +39,7 @@ class Packing:
     def __init__(self, table: Any) -> None:
         """Read a table whose arrays are known."""
         rows = rows_of(table)
-        self.mask, self.source = np.asarray(rows.mask), np.asarray(rows.source)
+        self.mask, self.source = mask_of(table), np.asarray(rows.source)
         self.n_groups = table.n_groups if isinstance(table, Ragged) else None
         self.n_rows = int(self.mask.sum())
         self.labels = rows.names.labels

@@ -432,3 +432,35 @@ def test_series_of_different_lengths_stop_where_they_end():
     assert abs(density(z) - expected - jacobian - jss.norm.logpdf(z[padding]).sum()) < 1e-10
     gradient = jax.jit(jax.grad(density))(z)
     np.testing.assert_allclose(gradient[padding], -z[padding], atol=1e-12)
+
+
+def test_what_padding_returns_and_computes_reaches_nothing():
+    @ppl.model
+    def model(table):
+        tau = ppl.sample("tau", dist.HalfNormal(1.0))
+
+        @ppl.plate("unit", table)
+        def units(rows):
+            a = ppl.sample("a", dist.LogNormal(0.0, tau * rows.count))  # a scale of zero, if padding had no rows
+            ppl.plate("obs", lambda row: ppl.factor("tilt", -0.1 * a * row["x"] ** 2), rows)
+            return a, a**2
+
+        ppl.sample("sum", dist.Normal(jnp.sum(units[0]), 1.0))
+        ppl.sample("squares", dist.Normal(jnp.sum(units[1]), 1.0))
+
+    codes, x = np.array([0, 1, 1, 2, 2, 3, 4]), np.arange(7.0)  # five groups of six places
+    program = model(ppl.ragged(codes, x=x)).condition(sum=4.0, squares=5.0)
+    ppl.check(program)
+    density = ppl.compile(program)
+    rng = np.random.default_rng(7)
+    z = rng.normal(size=density.dim)
+    padding = np.array(["padding" in label for label in density.labels])
+    a, tau = np.exp(z[1:6]), np.exp(z[0])
+    expected = math.log(2) + jss.norm.logpdf(tau) + np.log(tau) - 0.1 * np.sum(a[codes] * x**2)
+    expected += jss.norm.logpdf(np.log(a), 0, tau * np.bincount(codes)).sum()
+    expected += jss.norm.logpdf(4.0 - a.sum()) + jss.norm.logpdf(5.0 - (a**2).sum())
+    assert abs(density(z) - expected - jss.norm.logpdf(z[padding]).sum()) < 1e-9
+    gradient = jax.jit(jax.grad(density))
+    near, far = gradient(z), gradient(np.where(padding, 1e4, z))
+    assert np.isfinite(near).all() and padding.sum() == 1
+    np.testing.assert_allclose(far[~padding], near[~padding], atol=1e-12)

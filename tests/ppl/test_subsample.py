@@ -77,6 +77,19 @@ def test_the_scale_is_right_for_nested_plates():
     np.testing.assert_allclose(gradient, slope, atol=1e-10)
 
 
+def test_elements_of_an_outer_plate_have_minibatches_of_their_own():
+    @ppl.model
+    def model(x):
+        ppl.sample("z", dist.Normal(0.0, 1.0))
+        ppl.plate("group", lambda x: ppl.plate("row", lambda x: ppl.factor("f", x), x, subsample=1), x)
+
+    # 6 groups with rows worth 0 and 1: one common draw gives 0 or 12, own draws twice a binomial number
+    density = ppl.compile(model(np.tile([0.0, 1.0], (6, 1))))
+    keys = jax.random.split(jax.random.key(1), 200)
+    found = np.asarray(jax.jit(jax.vmap(lambda k: density(k, jnp.zeros(1))))(keys)) + 0.5 * np.log(2 * np.pi)
+    assert set(found.round(6)) == {0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0}
+
+
 def test_one_key_gives_one_minibatch_to_all_statements_of_a_plate():
     @ppl.model
     def twice(x):
