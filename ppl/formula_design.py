@@ -7,6 +7,7 @@ the intercept has no column.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -100,10 +101,12 @@ def learn(parsed: Parsed, data: Any, missing: str, trials: Any, offset: str | No
     Returns:
         ``(design, matrices)``.
     """
-    columns = frames.read(data, "the data of the formula")
     empty = Design(parsed, None, (), True, {}, (), {}, trials, offset, functions)
-    columns, dropped = _complete(empty, columns, missing, response=True)
-    table, categories = _table(empty, columns)
+    name = parsed.response.strip("`")
+    columns, rows, dropped = _complete(empty, data, missing, response=True)
+    if name in columns and name in _right(empty):
+        raise ModelError(f"the response {name!r} stands right of the tilde too:\n{at(user_line())}")
+    table, categories = _table(empty, columns, rows)
     X, spec = _matrix(empty, parsed.common, table, None)
     names = tuple(spec.column_names)
     intercept = INTERCEPT in names
@@ -125,10 +128,9 @@ def apply(design: Design, data: Any, missing: str, trials: Any = None) -> Any:
     Returns:
         ``(design, matrices)``, the design with the new labels.
     """
-    columns = frames.read(data, "the new data of the formula")
     design = design if trials is None else replace(design, trials=trials)
-    columns, dropped = _complete(design, columns, missing, response=False)
-    table, _ = _table(design, columns)
+    columns, rows, dropped = _complete(design, data, missing, response=False)
+    table, _ = _table(design, columns, rows)
     return _matrices(replace(design, dropped=dropped), columns, table, False)
 
 
@@ -146,6 +148,8 @@ def _matrices(design: Design, columns: dict[str, frames.Column], table: Any, nee
     trials = None if design.trials is None else _counts(design.trials, columns, size)
     offset = None if design.offset is None else _numeric(design.offset, columns, "offset=")
     response = _response(design, columns, table, needed)
+    if response is not None:
+        _check_response(design, response, trials)
     return replace(design, levels=levels), Matrices(X[:, keep], codes, Z, response, trials, offset)
 
 
@@ -156,10 +160,12 @@ def used(design: Design) -> set[str]:
     return names_in(parsed.text) | extra
 
 
-def _complete(design: Design, columns: dict[str, Any], missing: str, response: bool) -> tuple[dict, int]:
-    """The columns that the formula reads, without the rows in which one has no value."""
+def _complete(design: Design, data: Any, missing: str, response: bool) -> tuple[dict[str, Any], int, int]:
+    """The columns that the formula reads, without the rows in which one has no value; rows kept and dropped."""
     if missing not in MISSING:
         raise ModelError(f"missing={missing!r} is neither 'error' nor 'drop':\n{at(user_line())}")
+    columns = frames.read(data, "the table", used(design))
+    rows = len(next(iter(columns.values())).values)
     read = used(design) if response else used(design) - (names_in(design.parsed.response) - _right(design))
     found = {name: column for name, column in columns.items() if name in used(design)}
     bad = {name: column.missing for name, column in found.items() if name in read}
@@ -189,7 +195,7 @@ def _complete(design: Design, columns: dict[str, Any], missing: str, response: b
             )
             for name, column in found.items()
         }
-    return found, int(gone.sum())
+    return found, rows - int(gone.sum()), int(gone.sum())
 
 
 def _right(design: Design) -> set[str]:
@@ -197,14 +203,14 @@ def _right(design: Design) -> set[str]:
     return names_in(design.parsed.text.partition("~")[2]) | extra
 
 
-def _table(design: Design, columns: dict[str, frames.Column]) -> tuple[Any, dict[str, tuple[Any, ...]]]:
+def _table(design: Design, columns: dict[str, frames.Column], rows: int) -> tuple[Any, dict[str, tuple[Any, ...]]]:
     """The columns as formulaic wants them, and the categories of text columns."""
     import pandas as pd
 
     categories, built = dict(design.categories), {}
     for name, column in columns.items():
         if column.kind == "number":
-            built[name] = column.values.astype(float)
+            built[name] = column.values if column.values.dtype.kind in "iu" else column.values.astype(float)
             continue
         if column.kind != "label":
             built[name] = column.values
@@ -213,6 +219,12 @@ def _table(design: Design, columns: dict[str, frames.Column]) -> tuple[Any, dict
             present = set(column.values.tolist())
             order = column.categories if column.categories is not None else sorted(present)
             categories[name] = tuple(v for v in order if v in present)
+            if name in names_in(design.parsed.common) and 2 < len(present) == rows:
+                raise ModelError(
+                    f"column {name!r} holds text, another one in each of the {rows} rows, such as "
+                    f"{categories[name][0]!r}: no common effect can be learned:\n{at(user_line())}\n"
+                    f"  If these are numbers, bring them to floats; effects by group are written (1 | {name})."
+                )
         elif name in names_in(design.parsed.common) | names_in(" ".join(b.term.effects for b in design.blocks)):
             unknown = [i for i, v in enumerate(column.values.tolist()) if v not in set(categories[name])]
             if unknown:
@@ -226,7 +238,6 @@ def _table(design: Design, columns: dict[str, frames.Column]) -> tuple[Any, dict
         present = set(categories[name])
         known = [v if v in present else None for v in column.values.tolist()]
         built[name] = pd.Categorical(known, categories=list(categories[name]))
-    rows = len(next(iter(columns.values())).values) if columns else 0
     return pd.DataFrame(built, index=range(rows)), categories
 
 
@@ -246,8 +257,10 @@ def _matrix(design: Design, text: str, table: Any, spec: Any) -> tuple[np.ndarra
             found = maker.get_model_matrix(table, context=context, na_action="ignore", output="numpy")
         except (FormulaicError, DataMismatchWarning, SyntaxError, ValueError, TypeError) as error:
             cause = error.__cause__ or error
-            told = " ".join(str(error).split())
+            told = re.sub(r"\x1b\[[0-9;]*m|[⧛⧚]", "", " ".join(str(error).split()))
             hint = next((suggest(n, table.columns) for n in names_in(text) if f"`{n}` is not present" in told), "")
+            days = [n for n in names_in(text) if n in table and table[n].dtype.kind == "M"]
+            hint += f" Column {days[0]!r} holds dates; pass a number, such as days since the first." if days else ""
             raise ModelError(
                 f"the terms {text!r} cannot be computed: {told or cause}{hint.replace('The model has', 'There are')}"
                 f"\n{at(user_line())}"
@@ -284,6 +297,23 @@ def _whole(values: np.ndarray) -> np.ndarray:
     """Group numbers as integers, also where gaps in the column made doubles of them."""
     whole = values.dtype.kind == "f" and (values == np.round(values)).all() and np.abs(values).max() < frames.EXACT
     return values.astype(np.int64) if whole else values
+
+
+def _check_response(design: Design, response: np.ndarray, trials: np.ndarray | None) -> None:
+    name = design.parsed.response
+    values = np.asarray(response, float)
+    bad = ~(np.abs(values) < 1e100)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ModelError(f"the response {name!r} is {response[row]} in row {row}:\n{at(user_line())}")
+    if trials is None:
+        return
+    bad = (trials < 0) | (trials != np.round(trials)) | (values > trials)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ModelError(
+            f"the response {name!r} is {values[row]:g} of {trials[row]:g} trials in row {row}:\n{at(user_line())}"
+        )
 
 
 def _counts(trials: Any, columns: dict[str, frames.Column], size: int) -> np.ndarray:

@@ -235,8 +235,13 @@ def _row_labels(series: Any) -> Any:
     return None if labels == list(range(len(labels))) else labels
 
 
-def read(data: Any, what: str = "the table") -> dict[Any, Column]:
-    """All columns of a frame, or of a mapping from names to columns.
+def read(data: Any, what: str = "the table", wanted: Any = None) -> dict[Any, Column]:
+    """The columns of a frame, or of a mapping from names to columns.
+
+    Args:
+        data: The table.
+        what: How an error calls it.
+        wanted: Names of the only columns to read, where the table has them; at least one is read.
 
     Raises:
         ModelError: Duplicate names, no rows, or columns of different lengths.
@@ -248,9 +253,9 @@ def read(data: Any, what: str = "the table") -> dict[Any, Column]:
     """
     if is_frame(data):
         frame = _wrap(data, what)
-        found = {name: column(frame[name], f"column {name!r} of {what}") for name in frame.columns}
+        found = {n: column(frame[n], f"column {n!r} of {what}") for n in _chosen(frame.columns, wanted)}
     elif hasattr(data, "items"):
-        found = {name: of_array(value, f"column {name!r} of {what}") for name, value in data.items()}
+        found = {n: of_array(data[n], f"column {n!r} of {what}") for n in _chosen(list(data), wanted)}
     else:
         raise ModelError(
             f"{what} is a {type(data).__name__}; a frame of pandas, polars or pyarrow, or a dict of columns, is "
@@ -263,6 +268,10 @@ def read(data: Any, what: str = "the table") -> dict[Any, Column]:
         listing = ", ".join(f"{name!r}: {size}" for name, size in sizes.items())
         raise ModelError(f"the columns of {what} differ in length ({listing}):\n{at(user_line())}")
     return found
+
+
+def _chosen(names: list[Any], wanted: Any) -> list[Any]:
+    return names if wanted is None else [name for name in names if name in wanted] or names[:1]
 
 
 def of_array(x: Any, what: str) -> Column:

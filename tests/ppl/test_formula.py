@@ -241,7 +241,9 @@ def test_prediction_for_known_and_unseen_groups():
     draws = 1000
     density = ppl.compile(program)
     values = {"level": 1.0, "b": np.array([2.0]), "g_sd": 3.0, "g_z": np.arange(4.0), "sigma": 0.5}
-    fit = infer(program, Gaussian(mean=np.asarray(density.unconstrain(values)), sd=1e-6, warmup=1, draws=draws), progress=False)
+    fit = infer(
+        program, Gaussian(mean=np.asarray(density.unconstrain(values)), sd=1e-6, warmup=1, draws=draws), progress=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = fit.predict(ppl.formula(data={"x": [0.0, 1.0], "g": ["c", "new"]}, like=fit), seed=1)
@@ -322,10 +324,16 @@ def test_rows_without_a_value():
         ("b ~ x", {}, "also that of a parameter"),
         ("y ~ x", {"missing": "guess"}, "neither"),
         ("y ~ x", {"offset": "c"}, "holds text"),
+        ("y ~ x + y", {}, "right of the tilde too"),
+        ("y ~ each", {}, "another one in each of the 12 rows"),
+        ("far ~ x", {}, "is inf in row 2"),
+        ("y ~ day", {}, "'day' holds dates"),
+        ("y ~ x", {"family": "binomial", "trials": 0}, "of 0 trials in row"),
     ],
 )
 def test_data_that_do_not_fit_are_located(text, options, match):
-    table = with_response(X + 0.5, one=np.full(12, 3.0), twice=2 * X, b=X)
+    table = with_response(X + 0.5, one=np.full(12, 3.0), twice=2 * X, b=X, each=np.arange(12).astype(str))
+    table |= {"day": np.array(["2020-01-01"] * 12, "M8[D]"), "far": np.where(np.arange(12) == 2, np.inf, X)}
     with pytest.raises(ppl.ModelError, match=match):
         ppl.formula(text, table, **options)
 
