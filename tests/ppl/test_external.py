@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -77,6 +78,16 @@ def test_value_and_gradient_in_one_call():
     np.testing.assert_allclose([value, gradient[0]], [exact(0.3), -0.075 + (Y - 0.3).sum()], rtol=1e-12)
     assert len(like.shapes) == 1
     np.testing.assert_allclose(density(jnp.array([0.3])), value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_chain_rule_goes_on_behind_it(joint):
+    cube = (lambda x, n: (n * x**3, (3 * n * x**2, None))) if joint else (lambda x, n: n * x**3)
+    slope = True if joint else lambda x, n: (3 * n * x**2, None)
+    f = lambda x: jnp.sin(ppl.external(cube, jnp.exp(x), 2, grad=slope))  # noqa: E731
+    expected = lambda x: jnp.sin(2 * jnp.exp(x) ** 3)  # noqa: E731
+    xs = np.array([-1.0, 0.2])
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(f)))(xs), jax.vmap(jax.grad(expected))(xs), rtol=1e-12)
 
 
 @ppl.model
@@ -169,6 +180,26 @@ def test_a_model_defined_again_is_the_same_program():
     assert again[0] is again[1]
     other = ppl.compile(normal(like, grad=lambda theta, y: (0.0, None))(Y)).compiled
     assert other is not again[0]
+
+
+def test_derivatives_that_users_define_around_it_are_told_apart():
+    like = Counting()
+
+    def own(factor):
+        f = jax.custom_vjp(lambda theta, y: ppl.external("solver", like, theta, y))
+        f.defvjp(lambda t, y: (f(t, y), (t, y)), lambda rest, g: (factor * g * (rest[1] - rest[0]).sum(), None))
+
+        @ppl.model
+        def model(y):
+            theta = ppl.sample("theta", dist.Normal(0.0, 2.0))
+            ppl.factor("like", f(theta, y))
+
+        return ppl.compile(model(Y))
+
+    right, wrong = own(1.0), own(2.0)
+    assert right.differentiable
+    assert float(jax.grad(right)(jnp.zeros(1))[0]) == 7.0
+    assert float(jax.grad(wrong)(jnp.zeros(1))[0]) == 14.0
 
 
 # ---------------------------------------------------------------------------------------------- errors
@@ -268,8 +299,7 @@ def test_one_call_at_a_time_unless_a_pool_is_given():
     def watched(x):
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        for _ in range(2000):  # time for another thread to come in
-            pass
+        time.sleep(0.002)  # another thread may come in now
         inside[0] -= 1
         return x
 
