@@ -130,6 +130,9 @@ def _called(path: Any, names: list[str], function: Callable) -> str:
 def _refuse_nan(x: Any, what: str, allowed: bool) -> None:
     if allowed or not jax.numpy.issubdtype(x.dtype, np.floating) or not x.size:
         return
+    elsewhere = isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices())
+    if elsewhere and not bool(jax.numpy.isnan(x).any()):  # large data stay where they are
+        return
     bad = np.isnan(np.asarray(x))  # on a CPU without a copy
     if not bad.any():
         return
@@ -139,6 +142,7 @@ def _refuse_nan(x: Any, what: str, allowed: bool) -> None:
         f"{what} is NaN{where} ({int(bad.sum())} of {bad.size} values are):\n{at(user_line())}\n"
         "  Leave these rows out or fill them in; a model that knows what to do with NaN takes ppl.allow_nan(values)."
     )
+
 
 @dataclass(frozen=True)
 class Arguments:
