@@ -54,17 +54,6 @@ def drawn(frame: Frame, key: Array | None, free: Array) -> Array:
     return jnp.where(frame.on, free, other)
 
 
-def passes(frame: Frame, tree: Any) -> Any:
-    """Booleans of a diagnosis: all true where the element does not exist."""
-    if frame.on is None:
-        return tree
-
-    def admit(leaf: Array) -> Array:
-        return leaf | jnp.logical_not(frame.on) if leaf.dtype == bool else leaf
-
-    return jax.tree_util.tree_map(admit, tree)
-
-
 def blank(on: Array | None, tree: Any) -> Any:
     """What an element of a plate returns, zeros where it does not exist."""
     if on is None:

@@ -23,7 +23,7 @@ from .axes import Axis
 from .coding import place
 from .distributions import partial
 from .errors import ModelError, at, user_line
-from .existence import counted, passes
+from .existence import counted
 from .minibatch import Minibatch
 from .sites import SiteInfo
 from .values import TWIN, factor_of, value_of
@@ -269,7 +269,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     if role != "done" and ("factor" in frame.keep):
         frame.put("factor", name, factor_of(frame, name, d, value, info, role))
     if "valid" in frame.keep:
-        frame.put("valid", name, passes(frame, space.validity(d, value)))
+        frame.put("valid", name, space.validity(d, value))
     return frame.given.get(name + TWIN, value)
 
 

@@ -443,6 +443,9 @@ def test_what_padding_returns_and_computes_reaches_nothing():
         def units(rows):
             a = ppl.sample("a", dist.LogNormal(0.0, tau * rows.count))  # a scale of zero, if padding had no rows
             ppl.plate("obs", lambda row: ppl.factor("tilt", -0.1 * a * row["x"] ** 2), rows)
+            b = ppl.sample("b", dist.Normal(0.0, 1.0))
+            ppl.factor("steep", -tau * jnp.exp(b))  # not finite where b is large
+            ppl.sample("c", dist.Normal(0.0, b**2))  # no scale where b is zero
             return a, a**2
 
         ppl.sample("sum", dist.Normal(jnp.sum(units[0]), 1.0))
@@ -455,12 +458,14 @@ def test_what_padding_returns_and_computes_reaches_nothing():
     rng = np.random.default_rng(7)
     z = rng.normal(size=density.dim)
     padding = np.array(["padding" in label for label in density.labels])
-    a, tau = np.exp(z[1:6]), np.exp(z[0])
+    (tau, a), (b, c) = (np.exp(z[0]), np.exp(z[1:6])), (z[7:12], z[13:18])
+    assert [density.labels[i] for i in (1, 5, 7, 13, 17)] == ["a[0]", "a[4]", "b[0]", "c[0]", "c[4]"]
     expected = math.log(2) + jss.norm.logpdf(tau) + np.log(tau) - 0.1 * np.sum(a[codes] * x**2)
     expected += jss.norm.logpdf(np.log(a), 0, tau * np.bincount(codes)).sum()
+    expected += np.sum(jss.norm.logpdf(b) - tau * np.exp(b) + jss.norm.logpdf(c, 0.0, b**2))
     expected += jss.norm.logpdf(4.0 - a.sum()) + jss.norm.logpdf(5.0 - (a**2).sum())
     assert abs(density(z) - expected - jss.norm.logpdf(z[padding]).sum()) < 1e-9
     gradient = jax.jit(jax.grad(density))
     near, far = gradient(z), gradient(np.where(padding, 1e4, z))
-    assert np.isfinite(near).all() and padding.sum() == 1
+    assert np.isfinite(near).all() and padding.sum() == 3
     np.testing.assert_allclose(far[~padding], near[~padding], atol=1e-12)
