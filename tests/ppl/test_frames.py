@@ -200,6 +200,12 @@ def test_a_gap_in_a_frame_counts_where_it_is_read():
     assert np.isnan(line(ppl.allow_nan(table)).arguments.data[0][1])
 
 
+def test_nan_in_a_polars_column_is_a_gap_though_it_is_not_null():
+    table = pl.DataFrame({"x": [1.0, float("nan"), 3.0], "n": [1, 2, 3]})
+    assert "in row 1 (1 of 3 rows)" in message(lambda: line(table).learned())
+    assert "row 1" in message(lambda: ppl.index(table["x"]))
+
+
 def test_a_gap_deep_in_a_pytree_has_its_path():
     @ppl.model
     def m(*, data):
