@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import space
+from . import missing, space
 from .errors import ModelError, suggest
 from .host import surfacing
 from .program import Program
@@ -118,9 +118,12 @@ class Density:
     def labels(self) -> list[str]:
         """A name for every entry of the unconstrained vector, such as ``theta[3]``."""
         names: list[str] = []
+        texts = missing.labels(self.program)
         for name, slot in self.layout.items():
             if slot.shape == ():
                 names.append(name)
+            elif f"{name}_dim_0" in texts:
+                names.extend(f"{name}[{text}]" for text in texts[f"{name}_dim_0"])
             else:
                 info, tidy = self.compiled.sites[name], self.program.tidy
                 names.extend(f"{name}[{tidy.element(info, place)}]" for place in np.ndindex(*slot.shape))
@@ -168,9 +171,9 @@ class Density:
     def unconstrain(self, values: dict[str, Array]) -> Array:
         """The flat vector at which the latent sites have the given values; inverse of ``constrain``."""
         program, fixed = self._play_inputs()
-        missing = [n for n in self.layout if n not in values]
-        if missing:
-            raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(missing)}")
+        absent = [n for n in self.layout if n not in values]
+        if absent:
+            raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(absent)}")
         given = {**fixed, **{n: self._packed(n, values[n]) for n in self.layout}}
         settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
         return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)

@@ -96,6 +96,7 @@ def test_imputed_elements_have_the_posterior_that_conditioning_gives(tmp_path):
     mean, left = gain @ GAPPY[known], cov[np.ix_(~known, ~known)] - gain @ cov[np.ix_(known, ~known)]
     drawn = fit.posterior["y_missing"]
     assert drawn.coords["y_missing_dim_0"].values.tolist() == ["time=1", "time=2", "time=4"]
+    assert fit.labels == ["y_missing[time=1]", "y_missing[time=2]", "y_missing[time=4]"]
     white = np.linalg.solve(np.linalg.cholesky(left), drawn.values.reshape(-1, 3).T - mean[:, None])
     # NUTS on a normal has at least as many effective draws for means as draws, about half for squares: |z| < 5
     assert np.abs(white.mean(1)).max() < 5 / np.sqrt(4000)
