@@ -76,6 +76,11 @@ def _concerns(q: Quantities) -> list[Concern]:
         first = q.labels[int(np.flatnonzero(~np.isfinite(q.column("mean")))[0])]
         text = join([f"{broken} quantities have draws that are not finite, such as ", code(first), "."])
         found.append(Concern(True, text, "Look at how it is computed."))
+    still = np.flatnonzero(np.ptp(q.fit.draws.positions, axis=(0, 1)) == 0)
+    if len(still) and q.fit.draws.shape[1] > 1:
+        which = f"{len(still):,} coordinates" if len(still) > 1 else "One coordinate"
+        text = join([f"{which} never moved, such as ", code(q.fit.labels[int(still[0])]), "."])
+        found.append(Concern(True, text, "The sampler is stuck: look at the scale of the model, and warm up longer."))
     if q.fit.draws.shape[0] < 2:
         found.append(Concern(False, "There is only one chain, so agreement cannot be judged.", "Run at least four."))
     rhat = np.nan_to_num(np.where(free, q.column("rhat"), 1.0), nan=1.0)

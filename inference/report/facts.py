@@ -63,8 +63,9 @@ def notes(fit: Any) -> tuple[Markup, list[Concern]]:
         table(("", "value"), rows, "Origin", 2),
         tag("details", tag("summary", "Engine, options and final tuning"), tag("pre", _text(engine))),
     ]
-    stopped = facts.get("status") == "failed" or bool(fit.notes)
-    return join(parts), [Concern(facts.get("status") == "failed", note) for note in fit.notes] if stopped else []
+    # what an engine says of divergences and R-hat is judged elsewhere
+    advice = [text for text in said if "diverged" not in text and "split R-hat" not in text]
+    return join(parts), [Concern(facts.get("status") == "failed", text) for text in dict.fromkeys(advice)]
 
 
 def _tuning(info: Mapping[str, Any]) -> dict[str, Any]:

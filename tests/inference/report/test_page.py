@@ -127,6 +127,7 @@ def test_odd_sizes(hand, shape):
         text = pages.render(hand(["free", "fixed"], positions=z))
     tree(text)
     assert "could not be computed" not in text
+    assert "One coordinate never moved, such as <code>fixed</code>" in text
     if shape[0] == 1:
         assert "only one chain" in text
 
