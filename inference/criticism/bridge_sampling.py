@@ -139,6 +139,11 @@ def bridge(fit: Any, *, method: str = "warp3", seed: int = 0, proposals: int | N
     values, errors = (tuple(float(x) for x in column) for column in zip(*found, strict=True))
     se = float(np.linalg.norm(errors)) / 2.0
     notes = [text for text in fit.warnings() if "R-hat" in text or "divergent" in text]
+    factors = [] if fit.program is None else [n for n, site in fit.program.sites.items() if site.kind == "factor"]
+    if factors:
+        notes.append(
+            f"factors ({', '.join(factors)}) count as they are: an evidence only if they are densities of data"
+        )
     gap = abs(values[0] - values[1])
     if gap > 4.0 * np.linalg.norm(errors):
         notes.append(

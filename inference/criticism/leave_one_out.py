@@ -33,6 +33,9 @@ METHODS = ("auto", "psis", "moment_match", "refit")
 MOST_REFITS = 20
 """Refits that ``method="auto"`` makes before it rather warns."""
 
+_NUMBERS = 10_000_000
+"""Importance weights that are in memory at once."""
+
 SHOWN = 5
 """Observations that a warning or the printed result names."""
 
@@ -234,8 +237,13 @@ def pointwise_log_likelihood(fit: Any, units: Units) -> np.ndarray:
 def _by_importance(fit: Any, units: Units) -> Work:
     log_likelihood = pointwise_log_likelihood(fit, units)
     efficiency = relative_efficiency(fit)
-    weights, k = smooth(-log_likelihood, efficiency)
-    elpd, error = estimate(log_likelihood, weights, min(efficiency, 1.0))
+    block = max(1, _NUMBERS // len(log_likelihood))
+    found = []
+    for start in range(0, units.count, block):  # weights of all units at once would double the memory
+        part = log_likelihood[:, start : start + block]
+        weights, k = smooth(-part, efficiency)
+        found.append((*estimate(part, weights, min(efficiency, 1.0)), k))
+    elpd, error, k = (np.concatenate(column) for column in zip(*found, strict=True))
     # a unit of which nothing is known says nothing
     elpd, error, k = (np.where(units.counted, x, 0.0) for x in (elpd, error, k))
     methods = np.full(units.count, "psis", dtype="<U12")

@@ -19,7 +19,7 @@ from ..calibration import bands
 from ..core import host_rng
 from .leave_one_out import pointwise_log_likelihood, relative_efficiency
 from .psis import smooth, threshold
-from .replicas import observed_site, observed_values
+from .replicas import observed_site, observed_values, posterior_replicas
 from .units import choose_units
 
 Array = np.ndarray
@@ -115,10 +115,9 @@ def loo_pit(fit: Any, *, site: str | None = None, seed: int = 0) -> LooPit:
     log_likelihood = pointwise_log_likelihood(fit, units)
     chains, total = fit.draws.positions.shape[:2]
     wanted = max(min(total, MOST_NUMBERS // max(chains * data.size, 1)), 1)
-    made = fit.predict(names=[name], draws=wanted, seed=seed)
-    index = np.asarray(made.coords["draw"].values, int)
+    made, index = posterior_replicas(fit, name, wanted, seed)
     rows = log_likelihood.reshape(chains, total, -1)[:, index].reshape(chains * len(index), -1)[:, known.ravel()]
-    drawn = made[name].values.reshape(len(rows), -1)[:, known.ravel()]
+    drawn = made.reshape(len(rows), -1)[:, known.ravel()]
     weights, k = smooth(-rows, relative_efficiency(fit))
     given = data.ravel()[known.ravel()]
     share = np.exp(weights)

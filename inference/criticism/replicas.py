@@ -48,7 +48,19 @@ def replicated(fit: Any, name: str, prior: bool, draws: int, seed: int) -> Array
         made = group[name].values
         index = np.linspace(0, made.shape[1] - 1, min(draws, made.shape[1])).round().astype(int)
         made = made[:, index]
-    else:
-        each = -(-draws // fit.draws.positions.shape[0])
-        made = fit.predict(names=[name], draws=each, seed=seed)[name].values
+        return made.reshape(-1, *made.shape[2:])
+    made = posterior_replicas(fit, name, -(-draws // fit.draws.positions.shape[0]), seed)[0]
     return made.reshape(-1, *made.shape[2:])
+
+
+def posterior_replicas(fit: Any, name: str, each: int, seed: int) -> tuple[Array, Array]:
+    """Replicated data of evenly spaced draws, shape (chains, draws, ...), and which draws of a chain they are.
+
+    Those that were saved with a fit are taken where the program is not known.
+    """
+    if fit.program is None and name in fit.dataset("posterior_predictive"):
+        saved = fit.dataset("posterior_predictive")[name].values
+        index = np.linspace(0, saved.shape[1] - 1, min(each, saved.shape[1])).round().astype(int)
+        return saved[:, index], index
+    made = fit.predict(names=[name], draws=each, seed=seed)
+    return made[name].values, np.asarray(made.coords["draw"].values, int)
