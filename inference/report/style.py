@@ -68,6 +68,6 @@ svg .whisker{stroke-width:1.2}svg .observed{stroke-width:6;stroke-linecap:round}
     + "".join(f"svg .chain.c{i}{{stroke:var(--c{i})}}svg .bar.c{i}{{fill:var(--c{i})}}" for i in range(6))
     + """
 @media print{body{font-size:10.5pt}nav{display:none}main,header,footer{max-width:none;padding:0}
-figure,.verdict,.advice,tr{break-inside:avoid}h2{break-after:avoid}.scroll{overflow:visible}@page{margin:16mm}}
+figure,.verdict,.advice,tr{break-inside:avoid}h2,thead,caption{break-after:avoid}.scroll{overflow:visible}@page{margin:16mm}}
 """
 )
