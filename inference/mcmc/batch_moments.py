@@ -16,29 +16,36 @@ import numpy as np
 from ..diagnostics import rhat_of_moments
 
 _MOST = 64
+_PIECE = 10
 
 
 @dataclass(frozen=True)
 class BatchMoments:
-    """Sums over batches of ``size`` draws.
+    """Sums over batches of ``size`` draws, made of sums over pieces of ten.
+
+    Pieces are summed and added in the order of the draws, so that sums do not depend on how many draws come at once.
 
     Attributes:
         centre: Shape (d,).
         size: Draws per batch.
         sums: Shape (batches, 3, C, d).
-        pending: Draws that do not fill a batch yet, shape (fewer than ``size``, C, d).
+        begun: Sums over the pieces of a batch that is not full yet, shape (3, C, d).
+        pieces: Number of those pieces.
+        pending: Draws that do not fill a piece yet, shape (fewer than ten, C, d).
     """
 
     centre: np.ndarray
     size: int
     sums: np.ndarray
+    begun: np.ndarray
+    pieces: int
     pending: np.ndarray
 
     @classmethod
-    def empty(cls, centre: np.ndarray, chains: int, size: int = 10) -> BatchMoments:
+    def empty(cls, centre: np.ndarray, chains: int) -> BatchMoments:
         """No draws yet."""
-        dim = len(centre)
-        return cls(np.array(centre), size, np.zeros((0, 3, chains, dim)), np.zeros((0, chains, dim)))
+        shape = (chains, len(centre))
+        return cls(np.array(centre), _PIECE, np.zeros((0, 3, *shape)), np.zeros((3, *shape)), 0, np.zeros((0, *shape)))
 
     def add(self, positions: np.ndarray) -> BatchMoments:
         """Add draws, shape (n, C, d).
@@ -49,16 +56,21 @@ class BatchMoments:
             True
         """
         x = np.concatenate([self.pending, positions - self.centre])
-        sums, size, at = list(self.sums), self.size, 0
-        while len(x) - at >= size:
-            batch = x[at : at + size]
-            sums.append(np.stack([batch.sum(axis=0), (batch**2).sum(axis=0), np.abs(batch).sum(axis=0)]))
-            at += size
+        full = len(x) // _PIECE * _PIECE
+        split = x[:full].reshape(-1, _PIECE, *x.shape[1:])
+        made = np.stack([split.sum(axis=1), (split**2).sum(axis=1), np.abs(split).sum(axis=1)], axis=1)
+        sums, size, begun, pieces = list(self.sums), self.size, self.begun, self.pieces
+        for piece in made:
+            begun, pieces = begun + piece, pieces + 1
+            if pieces * _PIECE < size:
+                continue
+            sums.append(begun)
+            begun, pieces = np.zeros_like(begun), 0
             if len(sums) == _MOST:
                 sums = [a + b for a, b in zip(sums[::2], sums[1::2], strict=True)]
                 size *= 2
         stacked = np.stack(sums) if sums else self.sums
-        return replace(self, size=size, sums=stacked, pending=x[at:].copy())
+        return replace(self, size=size, sums=stacked, begun=begun, pieces=pieces, pending=x[full:].copy())
 
     def rhat(self) -> float:
         """Greatest split R-hat of z and |z - centre| over coordinates; inf where it is not a number."""
