@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -39,10 +40,15 @@ def begin(out: Path, count: int, *parts: str, process: tuple[int, int, int] | No
     return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def ended(child: subprocess.Popen) -> str:
-    text = child.communicate(timeout=300)[0].decode()
-    assert child.returncode == 0, text
-    return text
+def all_ended(children: list[subprocess.Popen]) -> None:
+    """Wait for processes; the failure of one ends all."""
+    with ExitStack() as stack:
+        for child in children:
+            stack.enter_context(child)
+            stack.callback(child.kill)
+        for child in children:
+            text = child.communicate(timeout=300)[0].decode()
+            assert child.returncode == 0, text
 
 
 def free_port() -> int:
@@ -62,12 +68,7 @@ def found(tmp_path_factory):
         "first": begin(folder / "first.npz", 1, "chains", process=(port, 0, 2)),
         "second": begin(folder / "second.npz", 1, "chains", process=(port, 1, 2)),
     }
-    try:
-        for child in children.values():
-            ended(child)
-    finally:
-        for child in children.values():
-            child.kill()
+    all_ended(list(children.values()))
     return {name: dict(np.load(folder / f"{name}.npz")) for name in children}
 
 
@@ -220,7 +221,7 @@ def test_blocks_with_laid_out_data_lower_for_accelerators(found):
 @pytest.mark.slow
 def test_long_runs_with_laid_out_data_agree_in_distribution(tmp_path):
     """Means of 11 coordinates within 4 standard errors: false alarms in 1 of 1400 runs."""
-    ended(begin(tmp_path / "long.npz", 4, "long"))
+    all_ended([begin(tmp_path / "long.npz", 4, "long")])
     laid = np.load(tmp_path / "long.npz")["long/draws"]
     plain = infer(placed_runs.program(103), mcmc.NUTS(), chains=4, draws=1500, seed=2, progress=False).draws.positions
     from ppl.inference import diagnostics
@@ -236,12 +237,7 @@ def joined(folder: Path, count: int, *parts: str) -> list[subprocess.Popen]:
 
 
 def results(folder: Path, children: list[subprocess.Popen]) -> list[dict]:
-    try:
-        for child in children:
-            ended(child)
-    finally:
-        for child in children:
-            child.kill()
+    all_ended(children)
     return [dict(np.load(folder / f"{i}.npz")) for i in range(len(children))]
 
 
