@@ -325,3 +325,40 @@ def test_units_of_ragged_plates_are_the_rows_of_the_table():
             assert float(leave_one_out.evaluate_at(fit.density, places, i, z[None])[1][0]) == pytest.approx(part)
     with pytest.raises(ppl.ModelError, match=r"labels of shape \(3,\)"):
         choose_units(fit, unit=np.arange(3))
+
+
+# ------------------------------------------------------------------------------------------- calibration
+
+
+def exact_draws(X, y, rng, shape=(8, 250)):
+    """Independent draws of (log s2, beta) from the posterior of ``regression`` with spread 2, a = 2, b = 1."""
+    precision = X.T @ X + np.eye(2) / 4.0
+    mean = np.linalg.solve(precision, X.T @ y)
+    a, b = 2.0 + len(y) / 2, 1.0 + 0.5 * (y @ y - mean @ precision @ mean)
+    s2 = b / rng.gamma(a, size=shape)
+    noise = rng.normal(size=(*shape, 2)) @ np.linalg.cholesky(np.linalg.inv(precision)).T
+    return np.concatenate([np.log(s2)[..., None], mean + np.sqrt(s2)[..., None] * noise], axis=-1)
+
+
+@pytest.mark.slow
+def test_errors_of_refits_and_matched_moments_are_calibrated(regressed):
+    """From exact draws, 60 seeds: z-scores centred with sd near one (four standard errors of each)."""
+    X, y = outlier()
+    keep = np.arange(20) != 7
+    places = choose_units(regressed).places(regressed.density)
+    evaluate = partial(leave_one_out.evaluate_at, regressed.density, places, 7)
+    refits, matches = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        posterior, without = exact_draws(X, y, rng), exact_draws(X[keep], y[keep], rng)
+        value, error = refit.log_ratio(evaluate, posterior, without)
+        refits.append((value - truth()[7]) / error)
+        flat = posterior.reshape(-1, 3)
+        found = moment_match.match_moments(evaluate, flat, *evaluate(flat), 1.0, 0.5)
+        if found.k < 0.5:
+            value, error = leave_one_out.estimate(found.log_likelihood, found.log_weights, 1.0)
+            matches.append((value - truth()[7]) / error)
+    assert len(matches) > 30
+    for z in (np.array(refits), np.array(matches)):
+        assert abs(z.mean()) < 4 / np.sqrt(len(z))
+        assert 0.6 < z.std() < 1.5
