@@ -430,3 +430,21 @@ def test_varying_slopes_reproduce_the_published_estimate(seed):
         # six means, |z| < 4.5: a false alarm in 1 of 24000 runs
         assert abs(draws[name].mean() - mean) < 4.5 * error, name
         assert abs(draws[name].std() / sd - 1) < 0.06, name
+
+
+@pytest.mark.slow
+def test_a_logistic_regression_with_groups_equals_quadrature():
+    from ppl.inference import diagnostics
+
+    rng = np.random.default_rng(5)
+    group, x = np.repeat(np.arange(25), 6), rng.normal(size=150)
+    chance = 1 / (1 + np.exp(-(0.3 + 1.2 * x + 1.2 * rng.normal(size=25)[group])))
+    y = (rng.random(150) < chance).astype(int)
+    program = ppl.formula("y ~ x + (1 | g)", {"y": y, "x": x, "g": group}, family="bernoulli", priors="flat")
+    fit = infer(program, seed=1, progress=False)
+    draws = {"a": fit.values["level"], "b": fit.values["b"][..., 0], "s": fit.values["g_sd"]}
+    for name, (mean, sd) in mixed.logistic_intercepts(x, y, group).items():
+        error = sd / np.sqrt(float(diagnostics.ess_mean(draws[name])))
+        # three means, |z| < 4.5: a false alarm in 1 of 49000 runs
+        assert abs(draws[name].mean() - mean) < 4.5 * error, name
+        assert abs(draws[name].std() / sd - 1) < 0.08, name
