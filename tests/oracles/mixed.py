@@ -70,8 +70,8 @@ def logistic_intercepts(x, y, group, nodes=26, inner=30):
     """A logistic regression whose intercepts vary by group, by quadrature: ``{name: (mean, sd)}``.
 
     logit P(y = 1) = a + b (x - mean x) + s u[g],  u ~ N(0, 1), all flat in a, b and s > 0: for every (a, b, s) of a
-    grid the effects are integrated out, group by group, by Gauss and Hermite's rule. Right to 1e-3 standard deviations for effects with a
-    standard deviation about 2.
+    grid the effects are integrated out, group by group, by Gauss and Hermite's rule. Right to a few thousandths of a
+    standard deviation where effects have a standard deviation of about 2.
     """
     z, w = np.polynomial.hermite_e.hermegauss(inner)
     w = w / w.sum()
