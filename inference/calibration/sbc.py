@@ -122,12 +122,16 @@ def sbc(
 
 @dataclass(frozen=True)
 class Subject:
-    """What is calibrated: the conditioned program with placeholders for data, its density and the design."""
+    """What is calibrated: the conditioned program with placeholders for data, its density and the design.
+
+    Of all scalars ``real`` are those that exist, by place; the others are the padding of ragged plates.
+    """
 
     program: Any
     density: Any
     design: Design
     labels: tuple[str, ...]
+    real: np.ndarray
 
 
 def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int) -> Subject:
@@ -143,8 +147,8 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     done = {name: value for name, value in program.fixed.items() if program.roles[name] == "done"}
     free = replace(program, fixed=done, roles=dict.fromkeys(done, "done"))
     check_simulable(free)
-    sites = free.sites
-    blank = {name: np.zeros(sites[name].shape, sites[name].dtype) for name in names}
+    infos = free.learned()
+    blank = {name: np.zeros(infos[name].full_shape, infos[name].dtype) for name in names}
     template = replace(free, fixed={**done, **blank}, roles={**free.roles, **dict.fromkeys(names, "observed")})
     density = ppl.compile(template)
     if not density.dim:
@@ -152,7 +156,9 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     functions = tuple(quantities.items()) if isinstance(quantities, Mapping) else ()
     wanted = _wanted(template, () if functions else quantities, [name for name, _ in functions])
     design = Design(density.compiled, names, wanted, functions, warmup, draws)
-    return Subject(template, density, design, tuple(_labels(template, design)))
+    labels = _labels(template, design)
+    real = np.flatnonzero(["[padding " not in label for label in labels])
+    return Subject(template, density, design, tuple(labels[i] for i in real), real)
 
 
 def _observed(program: Any, observe: Any) -> tuple[str, ...]:
@@ -195,15 +201,18 @@ def _wanted(program: Any, names: Sequence[str] | None, more: list[str]) -> tuple
 
 def _labels(program: Any, design: Design) -> list[str]:
     """Names of all scalars, in the order of ``replicate.flat``."""
-    sites, functions, found = program.sites, dict(design.functions), []
+    infos, functions, found = program.learned(), dict(design.functions), []
     if functions:
-        values = {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in sites.items() if s.kind != "factor"}
+        values = {n: jax.ShapeDtypeStruct(i.full_shape, i.dtype) for n, i in infos.items() if i.kind != "factor"}
     for name in design.names:
         if name in functions:
             shape = jax.eval_shape(functions[name], values).shape
         else:
-            shape = sites[name].shape if name in sites else ()
-        found += [f"{name}[{', '.join(map(str, place))}]" if place else name for place in np.ndindex(*shape)]
+            shape = infos[name].full_shape if name in infos else ()
+        own = infos[name] if name in infos and name not in functions else None
+        for place in np.ndindex(*shape):
+            inner = ", ".join(map(str, place)) if own is None else program.tidy.element(own, place)
+            found.append(f"{name}[{inner}]" if place else name)
     return found
 
 
@@ -232,7 +241,8 @@ def _in_graph(subject: Subject, kernel: Any, seeds: Array, count: int, thin: int
         rows = np.arange(begin, begin + size, dtype=np.uint32)
         length = 0 if still else design.warmup + design.draws * thin
         out = graph.replicate(design, density, kernel, seeds, rows, np.int32(thin), np.int32(length))
-        return jax.device_get(out[:2])
+        codes, divergences = jax.device_get(out[:2])
+        return codes[..., subject.real], divergences
 
     first, tau, chosen = None, np.inf, thin or 1
     while thin is None and tau > TAU:
@@ -293,7 +303,8 @@ def _by_engine(subject: Subject, engine: Any, seeds: Array, count: int, seed: in
             raise ValueError(f"{len(positions)} draws of the engine are fewer than draws={design.draws}")
         chosen = ((np.arange(design.draws) + 0.5) * len(positions) / design.draws).astype(int)
         bound = fit.density
-        found.append(jax.device_get(graph.codes(design, bound, data, (truth[0][r], truth[1][r]), positions[chosen])))
+        codes = graph.codes(design, bound, data, (truth[0][r], truth[1][r]), positions[chosen])
+        found.append(jax.device_get(codes)[..., subject.real])
         divergences.append(int(np.sum(fit.draws.stats.get("diverging", 0))))
     codes = np.stack(found)
     return Run(codes, np.array(divergences), _tau(codes), len(positions) // design.draws)

@@ -9,6 +9,7 @@ import pytest
 import ppl
 from ppl import dist
 from ppl.inference import infer, laplace, mcmc
+from ppl.inference.calibration import sbc
 
 pytestmark = pytest.mark.standard_promotion
 _events: list[str] = []
@@ -162,3 +163,17 @@ def test_engines_that_need_the_density_itself_refuse_a_subsampled_program(run):
         run(minibatched(np.arange(5.0)).condition(y=np.ones(5)))
     for word in ("'row'", "2 of its 5", "subsample=None", "stochastic-gradient", "test_ragged.py"):
         assert word in str(error.value)
+
+
+def test_calibration_leaves_padding_out():
+    @ppl.model
+    def levels(table):
+        @ppl.plate("unit", table)
+        def _(rows):
+            a = ppl.sample("a", dist.Normal(0.0, 1.0))
+            ppl.plate("obs", lambda row: ppl.sample("y", dist.Normal(a + row["x"], 1.0)), rows)
+
+    codes, x = np.array([4, 1, 1, 0, 2, 3]), np.zeros(6)
+    result = sbc(levels(ppl.ragged(codes, x=x)).condition(y=x), mcmc.NUTS(), replications=64, draws=15, seed=2)
+    assert sorted(result.labels) == ["a[0]", "a[1]", "a[2]", "a[3]", "a[4]", "log_likelihood"]
+    assert result.passes(1e-3)
