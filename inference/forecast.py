@@ -152,7 +152,9 @@ def gaps(fit: Any, program: Any, bare: Any, known: Known) -> Clamped:
     return found
 
 
-def refuse_other_inputs(old: Any, new: Any, latent: Mapping[str, Any], given: tuple, grown: Mapping[str, int]) -> None:
+def refuse_other_inputs(
+    old: Any, new: Any, latent: Mapping[str, Any], given: Mapping[str, Any], grown: Mapping[str, int]
+) -> None:
     """Refuse a longer chain whose first inputs are not those that the fit has seen.
 
     Args:
