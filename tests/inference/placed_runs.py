@@ -63,17 +63,19 @@ def values(density: Any, z: np.ndarray) -> Any:
     return jax.vmap(jax.value_and_grad(density))(z)
 
 
-def chains(found: dict[str, Any], devices: int) -> None:
-    """Lanes of both engines."""
-    engines: dict[str, tuple[Any, dict[str, Any]]] = {
-        "pooled": (mcmc.PooledHMC(chains=8, lanes=4, draws=30, max_draws=30), {}),
-        "nuts": (mcmc.NUTS(), {"chains": 5, "warmup": 60, "draws": 20}),
-    }
-    for name, (engine, options) in engines.items():
-        fit = infer(schools(), engine, seed=3, devices=devices, progress=False, **options)
-        found[f"{name}/draws"], found[f"{name}/lp"] = fit.draws.positions, fit.draws.stats["lp"]
-        found[f"{name}/warmup"] = fit.draws.warmup_positions
-        found[f"{name}/plan"] = np.array(fit.manifest["plan"])
+ENGINES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "pooled": (mcmc.PooledHMC(chains=8, lanes=4, draws=30, max_draws=30), {}),
+    "nuts": (mcmc.NUTS(), {"chains": 5, "warmup": 60, "draws": 20}),
+}
+
+
+def chains(found: dict[str, Any], devices: int, name: str) -> None:
+    """Lanes of an engine."""
+    engine, options = ENGINES[name]
+    fit = infer(schools(), engine, seed=3, devices=devices, progress=False, **options)
+    found[f"{name}/draws"], found[f"{name}/lp"] = fit.draws.positions, fit.draws.stats["lp"]
+    found[f"{name}/warmup"] = fit.draws.warmup_positions
+    found[f"{name}/plan"] = np.array(fit.manifest["plan"])
 
 
 def rows(found: dict[str, Any], devices: int) -> None:
@@ -155,6 +157,9 @@ def endless(found: dict[str, Any], devices: int) -> None:
     found["draws"], found["stopped"] = fit.draws.positions, np.array(fit.manifest["stopped"])
 
 
+PARTS = {function.__name__: function for function in (rows, over, long, lower, directory, endless)}
+
+
 def main(out: str, devices: str, *parts: str) -> None:
     own, _, joined = "\n".join(parts).partition("\n--\n")
     if joined:
@@ -162,15 +167,10 @@ def main(out: str, devices: str, *parts: str) -> None:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(process))
     found: dict[str, Any] = {}
     for part in own.split("\n"):
-        {
-            "chains": chains,
-            "rows": rows,
-            "over": over,
-            "long": long,
-            "lower": lower,
-            "directory": directory,
-            "endless": endless,
-        }[part](found, int(devices))
+        if part in ENGINES:
+            chains(found, int(devices), part)
+        else:
+            PARTS[part](found, int(devices))
     np.savez(out, **found)
 
 

@@ -62,11 +62,11 @@ def found(tmp_path_factory):
     """What each number of devices, and each of two processes, found."""
     folder, port = tmp_path_factory.mktemp("placed"), free_port()
     children = {
-        "1": begin(folder / "1.npz", 1, "chains"),
-        "2": begin(folder / "2.npz", 2, "chains"),
-        "4": begin(folder / "4.npz", 4, "chains", "rows", "over", "lower"),
-        "first": begin(folder / "first.npz", 1, "chains", process=(port, 0, 2)),
-        "second": begin(folder / "second.npz", 1, "chains", process=(port, 1, 2)),
+        "1": begin(folder / "1.npz", 1, "pooled", "nuts"),
+        "2": begin(folder / "2.npz", 2, "pooled", "nuts"),
+        "4": begin(folder / "4.npz", 4, "pooled", "nuts", "rows", "over"),
+        "first": begin(folder / "first.npz", 1, "pooled", process=(port, 0, 2)),
+        "second": begin(folder / "second.npz", 1, "pooled", process=(port, 1, 2)),
     }
     all_ended(list(children.values()))
     return {name: dict(np.load(folder / f"{name}.npz")) for name in children}
@@ -75,13 +75,31 @@ def found(tmp_path_factory):
 # ------------------------------------------------------------------------------------------------ placement
 
 
-@pytest.mark.parametrize("engine", ["pooled", "nuts"])
-@pytest.mark.parametrize("where", ["2", "4", "first", "second"])
-def test_draws_do_not_depend_on_devices_or_processes(found, engine, where):
+def check_equal(one: dict, other: dict, engine: str) -> None:
     for name in ("draws", "warmup", "lp"):
-        np.testing.assert_array_equal(found[where][f"{engine}/{name}"], found["1"][f"{engine}/{name}"])
+        np.testing.assert_array_equal(one[f"{engine}/{name}"], other[f"{engine}/{name}"])
+
+
+@pytest.mark.parametrize("engine", ["pooled", "nuts"])
+@pytest.mark.parametrize("count", ["2", "4"])
+def test_draws_do_not_depend_on_devices(found, engine, count):
+    check_equal(found[count], found["1"], engine)
     draws = found["1"][f"{engine}/draws"]
     assert draws.shape == {"pooled": (8, 30, 10), "nuts": (5, 20, 10)}[engine] and len(np.unique(draws)) > 500
+
+
+@pytest.mark.parametrize("process", ["first", "second"])
+def test_draws_do_not_depend_on_processes(found, process):
+    check_equal(found[process], found["1"], "pooled")
+
+
+@pytest.mark.slow
+def test_draws_do_not_depend_on_processes_with_devices(found, tmp_path):
+    """Two processes of two devices each, both engines."""
+    for each in results(tmp_path, joined(tmp_path, 2, "pooled", "nuts")):
+        check_equal(each, found["1"], "pooled")
+        check_equal(each, found["1"], "nuts")
+        assert "5 lanes over 2 processes, lane j on process j mod 2: at most 3 each" in "\n".join(each["nuts/plan"])
 
 
 def test_the_plan_says_what_runs_where(found):
@@ -90,7 +108,6 @@ def test_the_plan_says_what_runs_where(found):
     assert "lanes on 2 cpu devices (cpu:0, cpu:1), at most 2 each" in plan["2"]
     assert "lanes on 4 cpu devices (cpu:0, cpu:1, cpu:2, cpu:3), at most 1 each" in plan["4"]
     assert "4 lanes over 2 processes, lane j on process j mod 2: at most 2 each" in plan["first"]
-    assert "at most 3 each" in "\n".join(found["second"]["nuts/plan"])
 
 
 class Device:
@@ -214,8 +231,10 @@ def test_a_short_run_with_laid_out_data_is_the_run_up_to_rounding(found):
     assert "x (103, 3), group (103,), y (103,)" in plan and "of 4.13 kB on each device" in plan
 
 
-def test_blocks_with_laid_out_data_lower_for_accelerators(found):
-    assert found["4"]["lowered"].all()
+@pytest.mark.slow
+def test_blocks_with_laid_out_data_lower_for_accelerators(tmp_path):
+    all_ended([begin(tmp_path / "lower.npz", 4, "lower")])
+    assert np.load(tmp_path / "lower.npz")["lowered"].tolist() == [True, True]
 
 
 @pytest.mark.slow
