@@ -25,7 +25,6 @@ LARGEST = 1024
 """Draws of the largest piece: beyond, a larger one is not faster."""
 
 
-@surfacing
 def over_draws(density: Any, method: str, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Apply a method of a density to every draw.
 
@@ -57,6 +56,7 @@ def tidy_of(density: Any) -> Any:
     return getattr(getattr(density, "program", None), "tidy", None)
 
 
+@surfacing
 def in_chunks(function: Callable[[Any], Any], inputs: Any, work: int = 0) -> Any:
     """Map a batched function over the leading axis of its inputs, piece by piece.
 

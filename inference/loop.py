@@ -306,7 +306,8 @@ def _next(n: int, took: float) -> int:
 def checked(subject: Subject, work: Any, *arguments: Any) -> Any:
     """Run engine work; where no start was found, say which site is to blame."""
     try:
-        return work(*arguments)
+        with surfacing():
+            return work(*arguments)
     except Exception as error:
         if not _is_start_error(error) or subject.program is None:
             raise

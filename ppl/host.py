@@ -63,7 +63,7 @@ class HostCall:
         """Results for a batch, or an error that ``surfacing`` turns into the user's own."""
         try:
             return self._evaluate([np.asarray(arg) for arg in args])
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             raise _Failure(_remember(error, self)) from error
 
     def _evaluate(self, args: list[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +18,7 @@ import pytest
 import ppl
 from ppl import dist
 from ppl.inference import infer, laplace, mcmc
+from ppl.inference.mcmc import compact
 
 Y = np.array([1.0, 2.0, 4.0])
 PRECISION = 3 + 0.25
@@ -57,14 +62,16 @@ for kind in (State, Info, RandomWalk):
 class Likelihood:
     """A Gaussian log likelihood on the host; notes the sizes of its batches and the threads that call it."""
 
+    good = 20
+
     def __init__(self):
-        self.sizes, self.threads, self.broken = [], set(), False
+        self.sizes, self.threads, self.broken = [], set(), None
 
     def __call__(self, theta, y):
         self.sizes.append(len(theta))
         self.threads.add(threading.get_ident())
-        if self.broken and len(self.sizes) > 20:
-            raise ConnectionError("the simulator is gone")
+        if self.broken is not None and len(self.sizes) > self.good:
+            raise self.broken
         return -0.5 * ((y - theta[:, None]) ** 2).sum(-1)
 
     def gradient(self, theta, y):
@@ -132,13 +139,52 @@ def test_pooled_hmc_in_one_lane_and_in_several():
 
 def test_an_exception_in_the_middle_of_a_run_is_the_users_own():
     like = Likelihood()
-    like.broken = True
+    like.broken = ConnectionError("the simulator is gone")
     for engine in (mcmc.PooledHMC(lanes=4), mcmc.Chains(RandomWalk(), lane=1)):
         like.sizes.clear()
         with pytest.raises(ConnectionError, match="the simulator is gone") as caught:
             infer(program(like), engine, progress=False)
         assert caught.traceback[-1].name == "__call__"
         assert any("in the external function" in note for note in caught.value.__notes__)
+
+
+def test_ctrl_c_during_a_call_keeps_the_draws():
+    like = Likelihood()
+    like.broken, like.good = KeyboardInterrupt(), 300
+    fit = infer(program(like, grad=False), RandomWalk(), chains=4, warmup=50, draws=2000, progress=False)
+    assert 0 < fit.draws.positions.shape[1] < 2000
+    assert fit.manifest["interrupted"] and "interrupted after" in fit.notes[0]
+
+
+def test_it_is_compiled_as_usual_and_never_as_one_piece():
+    density = ppl.compile(program(Likelihood()))
+    assert compact.refused(jax.make_jaxpr(jax.value_and_grad(density))(jnp.zeros(1)).jaxpr) == "pure_callback"
+
+
+CACHE = """
+import os, sys, jax, numpy as np, ppl
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.block_until_ready(jax.jit(lambda hosted: ppl.external(np.cos, hosted))(1.0))
+jax.block_until_ready(jax.jit(lambda plain: 2.0 * plain)(1.0))
+assert [file for file in os.listdir(sys.argv[1])], "nothing is kept at all"
+assert len([file for file in os.listdir(sys.argv[1]) if file.startswith("jit")]) == 1, os.listdir(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_jax_keeps_no_executable_that_calls_the_host(tmp_path):
+    done = subprocess.run([sys.executable, "-c", CACHE, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_elements_in_processes():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        f = jax.jit(jax.vmap(lambda x: ppl.external("norm", np.linalg.norm, x, pool=pool)))
+        np.testing.assert_allclose(f(np.arange(6.0).reshape(3, 2)), [1.0, 13**0.5, 41**0.5])
 
 
 @pytest.mark.slow

@@ -74,6 +74,16 @@ def test_its_posterior_is_labelled_and_equal_to_ours():
     assert np.all(np.abs(tables[0]["mean"] - tables[1]["mean"]) < 4.5 * error)
 
 
+def test_a_run_directory_keeps_the_labels(tmp_path):
+    density = from_numpyro(schools, SIGMA, y=Y).labelled(coords={"school": SCHOOLS})
+    fit = infer(density, mcmc.PooledHMC(draws=40, max_draws=40), path=tmp_path / "run", progress=False)
+    read = infer.open(tmp_path / "run")
+    assert read.posterior["theta"].dims == ("chain", "draw", "school")
+    assert read.summary(["theta"]).labels == tuple(f"theta[{s}]" for s in SCHOOLS)
+    np.testing.assert_array_equal(read.values["effect"], fit.values["effect"])
+    np.testing.assert_array_equal(read.log_likelihood["y"], fit.log_likelihood["y"])
+
+
 def test_new_data_of_equal_shapes_compile_nothing():
     evaluate = jax.jit(lambda density, z: density(z))
     first = from_numpyro(schools, SIGMA, y=Y)
