@@ -122,8 +122,8 @@ def test_a_large_fit_is_looked_at_in_part(hand, tmp_path, monkeypatch):
     from ppl.inference import infer, mcmc, store
     from ppl.inference.report import bounded, render
 
-    monkeypatch.setattr(store, "CHUNK_BYTES", 20_000)
-    monkeypatch.setattr(bounded, "NUMBERS", 6000)
+    monkeypatch.setattr(store, "CHUNK_BYTES", 40_000)
+    monkeypatch.setattr(bounded, "NUMBERS", 2400)
     monkeypatch.setattr(bounded, "PIECE", 70)
 
     @ppl.model
@@ -132,17 +132,17 @@ def test_a_large_fit_is_looked_at_in_part(hand, tmp_path, monkeypatch):
         ppl.plate("row", lambda v: ppl.sample("y", dist.Normal(mu.sum() * v, 1.0)), x)
 
     program = normal(np.ones(2)).condition(y=np.array([0.3, 0.5]))
-    streamed = infer(program, mcmc.NUTS(), chains=2, draws=2000, warmup=100, progress=False, path=tmp_path / "a")
-    held = infer(program, mcmc.NUTS(), chains=2, draws=2000, warmup=100, progress=False)
+    streamed = infer(program, mcmc.NUTS(), chains=2, draws=800, warmup=100, progress=False, path=tmp_path / "a")
+    held = infer(program, mcmc.NUTS(), chains=2, draws=800, warmup=100, progress=False)
     for fit in (streamed, infer.open(tmp_path / "a"), held):
         few, step = bounded.bounded(fit)
-        assert step == 4 and few.draws.shape == (2, 500, 3)
+        assert step == 4 and few.draws.shape == (2, 200, 3)
         np.testing.assert_array_equal(few.draws.positions, held.draws.positions[:, ::4])
         np.testing.assert_array_equal(few.values["mu"], held.values["mu"][:, ::4])
         np.testing.assert_array_equal(few.draws.stats["energy"], held.draws.stats["energy"][:, ::4])
     page = render(infer.open(tmp_path / "a", program))
     assert "could not be computed" not in page and "One draw in 4 is used here" in page
-    assert "2 chains of 2,000 draws" in page
-    assert f"{held.divergences:,} of 4,000 draws" in page or not held.divergences
+    assert "2 chains of 800 draws" in page
+    assert f"{held.divergences:,} of 1,600 draws" in page or not held.divergences
     small = hand(["a"])
     assert bounded.bounded(small) == (small, 1)
