@@ -101,6 +101,15 @@ def enter_table(frame: Any, name: str, axis: Axis | None, coords: Any, source: s
         )
 
 
+def padded_dim(frame: Any, name: str, labels: Any, source: str) -> Any:
+    """The labels of a site's own axis, None where a table stands in their place, whose rows or groups it counts."""
+    if not is_table(labels):
+        return labels
+    level = "group" if isinstance(labels, Ragged) else "row"
+    enter_table(frame, name, Axis(level, (rows_of(labels).place,), source), None, source)
+    return None
+
+
 def refuse_tables(program: Any, scope: str) -> None:
     """A ragged table belongs to the program that is compiled, whose values have its order."""
     found = tables(program.arguments.rebuild(program.arguments.data))

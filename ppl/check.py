@@ -90,12 +90,28 @@ def check_value(
         ok = np.asarray(info.support(host))
         ok = ok if known is None else ok | ~missing.whole_rows(info, known)
         _check_support(info, host, ok, coords, f"program.{verb}: ")
+    _check_width(info, host, coords, verb)
     if info.discrete and np.issubdtype(host.dtype, np.floating):
         host = host.astype(np.int64)
     elif not info.discrete and not np.issubdtype(host.dtype, np.floating):
         host = host.astype(np.float64)
     # what was checked stays as it was, whatever happens to the caller's array
     return (host.copy() if host is value or host.base is not None else host), known
+
+
+def _check_width(info: SiteInfo, host: np.ndarray, coords: Mapping[str, Any], verb: str) -> None:
+    """Refuse counts that a run in single precision would wrap around."""
+    if not info.discrete or host.dtype.kind == "b" or not host.size:
+        return
+    bad = np.abs(host.astype(float)) >= 2**31
+    if bad.any():
+        place = _first(bad)
+        raise ModelError(
+            f"program.{verb}: {element(info, place, coords)} = {_show(host[place])} is beyond 32 bits "
+            f"({int(bad.sum())} of {bad.size} values are):\n{at(info.source)}\n{at(user_line())}\n"
+            "  Single precision would wrap it around. Counts as large as that are as good as continuous: model them, "
+            "or their logarithm, as such."
+        )
 
 
 def _check_support(
@@ -186,7 +202,8 @@ def _check_factors(program: Any, kept: dict, learned: Mapping[str, SiteInfo]) ->
     for name, info in learned.items():
         if info.kind == "record":
             continue
-        observed = program.role(name) == "observed"
+        whole, info = info, program.tidy.scored(name)
+        observed = program.role(name) == "observed" and whole is info
         valid = kept["valid"].get(name)
         if valid is not None:
             _check_parameters(program, info, valid["parameters"], kept, coords)
@@ -200,7 +217,7 @@ def _check_factors(program: Any, kept: dict, learned: Mapping[str, SiteInfo]) ->
             continue
         place = _first(~np.isfinite(factor))
         value = kept["value"].get(name)
-        shown = f" = {_show(value[place])}" if value is not None else ""
+        shown = f" = {_show(value[place])}" if value is not None and whole is info else ""
         raise ModelError(
             f"the log density is {_show(factor[place])} at {element(info, place, coords)}{shown} "
             f"({int((~np.isfinite(factor)).sum())} of {factor.size} elements):\n{at(info.source)}\n"

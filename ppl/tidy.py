@@ -87,6 +87,14 @@ class Tidy:
         """What is known of the sites, with the plates and the shape that a user sees."""
         return {name: self._site(info) for name, info in self.learned.items()} if self.axes else self.learned
 
+    def scored(self, name: str) -> SiteInfo:
+        """What is known of a site, with the axes of its log factor where these are not the first of its value."""
+        info, site = self.learned[name], self.sites[name]
+        if len(site.plates) == len(info.plates) or self._pair([plate[0] for plate in info.plates]) is not None:
+            return site
+        own = info.dims and info.dims[: info.batch]
+        return self._site(replace(info, shape=info.shape[: info.batch], dims=own))
+
     def coords(self, name: str) -> np.ndarray | None:
         """Labels of an axis, where a table gives them."""
         axis = self.axes.get(name)
@@ -216,11 +224,23 @@ class Tidy:
                     return i, j
         return None
 
+    def _refuse_strays(self, info: SiteInfo, named: list[str], pair: tuple[int, int] | None) -> None:
+        """Rows have an order of their own only together with their groups."""
+        for name in named:
+            axis = self.axes.get(name)
+            if pair is None and axis and axis.level == "row" and self.packings[axis.places[0]].n_groups is not None:
+                raise ModelError(
+                    f"site {info.name!r} has an axis {name!r} of the rows of a group, but none of the groups:"
+                    f"\n{at(info.source)}\n  Write it inside of a plate over the table, or name both axes: "
+                    'dims={"group": table, "row": ...}.'
+                )
+
     def _site(self, info: SiteInfo) -> SiteInfo:
         named = self._named(info)
         if not any(name in self.axes for name in named):
             return info
         pair = self._pair(named)
+        self._refuse_strays(info, named, pair)
         sizes = dict(enumerate(info.full_shape))
         for i, name in enumerate(named):
             axis = self.axes.get(name)

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import space
 from ._jax import trace_state
-from .axes import Axis
+from .axes import Axis, padded_dim
 from .coding import place
 from .distributions import partial
 from .errors import ModelError, at, user_line
@@ -155,6 +155,7 @@ def _axes(frame: Frame, name: str, dims: Any, shape: tuple[int, ...], source: st
     names = tuple(frame.scope + dim for dim in names)
     for dim, size, labels in zip(names, shape, dims.values() if isinstance(dims, Mapping) else names, strict=True):
         known, first = frame.axes.setdefault(dim, (size, source))
+        labels = padded_dim(frame, dim, labels, source)
         labels = None if labels is None or isinstance(labels, str) else np.asarray(labels)
         if known != size or (labels is not None and len(labels) != size):
             count = "" if labels is None else f" and has {len(labels)} labels"
@@ -238,7 +239,8 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
         name: The site's name, unique in the model.
         d: A distribution (``ppl.dist``). Inside a plate, that of one element.
         dims: Names of the axes of ``d.shape()``, for the labelled result; or a mapping from names to labels,
-            ``dims={"x": ["age", "dose"]}``.
+            ``dims={"x": ["age", "dose"]}``. With the rows of a ragged group in place of labels, ``dims={"obs": rows}``,
+            an axis counts these rows.
 
     Returns:
         The value, of shape ``d.shape()``.

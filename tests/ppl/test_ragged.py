@@ -469,3 +469,50 @@ def test_what_padding_returns_and_computes_reaches_nothing():
     near, far = gradient(z), gradient(np.where(padding, 1e4, z))
     assert np.isfinite(near).all() and padding.sum() == 3
     np.testing.assert_allclose(far[~padding], near[~padding], atol=1e-12)
+
+
+def test_a_site_whose_own_axis_are_the_rows_of_its_group():
+    @ppl.model
+    def model(table, classes):
+        share = ppl.sample("share", dist.Dirichlet(jnp.ones(classes)))
+        probs = ppl.sample("probs", dist.Dirichlet(jnp.ones((3, classes, 2))))
+
+        @ppl.plate("item", table)
+        def _(rows):
+            votes = dist.Categorical(jnp.moveaxis(probs[rows["worker"]], 1, 0)).mask(rows.mask).to_event(1)
+            ppl.sample("vote", dist.mixture(share, votes), dims={"row": rows})
+
+    rng = np.random.default_rng(8)
+    item, worker, vote = np.array([2, 0, 2, 0, 2, 1]), np.array([0, 2, 1, 1, 2, 0]), rng.integers(0, 2, 6)
+    program = model(ppl.ragged(item, worker=worker, groups=5), 2)
+    assert (program.sites["vote"].shape, program.sites["vote"].dims) == ((6,), ("row",))
+    program = program.condition(vote=vote)
+    np.testing.assert_array_equal(program.conditions["vote"], vote)
+    values = {"share": np.array([0.3, 0.7]), "probs": rng.dirichlet(np.ones(2), size=(3, 2))}
+    found = program.factors(values)["vote"]
+    terms = np.ones((5, 2)) * values["share"]
+    for i, w, v in zip(item, worker, vote, strict=True):
+        terms[i] *= values["probs"][w, :, v]
+    np.testing.assert_allclose(found, np.log(terms.sum(axis=1)), atol=1e-10)
+    ppl.check(program)
+    assert program.release().sample(0)["vote"].shape == (6,)
+
+
+def test_results_of_a_plate_can_be_recorded_outside():
+    @ppl.model
+    def model(table):
+        @ppl.plate("unit", table)
+        def units(rows):
+            a = ppl.sample("a", dist.Normal(0.0, 1.0))
+            return a, ppl.plate("obs", lambda row: a * row["x"], rows)
+
+        ppl.record("centred", units[0] - jnp.sum(units[0]) / 3, dims={"unit": table})
+        ppl.record("fitted", units[1], dims={"unit": table, "obs": table.rows})
+
+    codes, x = np.array([1, 0, 1, 2, 1]), np.arange(5.0)
+    draw = model(ppl.ragged(codes, x=x)).sample(0)
+    np.testing.assert_allclose(draw["centred"], draw["a"] - draw["a"].mean(), atol=1e-12)
+    np.testing.assert_allclose(draw["fitted"], draw["a"][codes] * x, atol=1e-12)
+    stray = ppl.model(lambda t: ppl.record("r", t["x"][0], dims={"obs": t.rows}))
+    with pytest.raises(ppl.ModelError, match="'obs' of the rows of a group, but none of the groups"):
+        _ = stray(ppl.ragged(codes, x=x)).sites
