@@ -405,3 +405,12 @@ def test_columns_are_read_from_dicts_too():
     assert found["c"].missing.tolist() == [True, False]
     with pytest.raises(ppl.ModelError, match="differ in length"):
         frames.read({"a": [1, 2], "b": [1]})
+
+
+def test_counts_beyond_32_bits_are_refused_as_single_precision_would_wrap_them():
+    @ppl.model
+    def counts():
+        ppl.sample("y", dist.Poisson(1e9).expand([2]))
+
+    assert counts().condition(y=[2**31 - 1, 0]).conditions["y"].tolist() == [2**31 - 1, 0]
+    assert "y[0] = 4.29497e+09 is beyond 32 bits" in message(lambda: counts().condition(y=[2**32 + 5, 1]))
