@@ -64,6 +64,7 @@ def dataset(fit: Any, group: str) -> Any:
         arrays = lazy_arrays(fit, group)
     free = group == "unconstrained_posterior"
     labels = {"z": ("unconstrained",)} if free else naming.dims(fit.program, fit.density)
+    labels |= naming.factor_dims(fit.program) if group == "log_likelihood" else {}
     coords = naming.coords(fit.program, fit.density)
     coords["unconstrained"] = np.asarray(fit.labels)
     return labelled(arrays, labels, coords, leading, flat(fit.manifest))

@@ -24,6 +24,14 @@ def dims(program: Any, density: Any) -> dict[str, tuple[str, ...]]:
     return {name: tuple(axes) for name, axes in found.items() if axes}
 
 
+def factor_dims(program: Any) -> dict[str, tuple[str, ...]]:
+    """Names of the axes of log factors that are not the first axes of their sites, as in ragged plates."""
+    if program is None:
+        return {}
+    pairs = ((name, program.tidy.scored(name), site) for name, site in program.tidy.sites.items())
+    return {name: (*(p[0] for p in own.plates), *(own.dims or ())) for name, own, site in pairs if own is not site}
+
+
 def coords(program: Any, density: Any) -> dict[str, np.ndarray]:
     """Labels by axis."""
     found: Mapping[str, Any] = program.coords if program is not None else getattr(density, "coords", None) or {}
