@@ -13,6 +13,7 @@ import ppl
 from ppl import dist
 from ppl.inference import compare, infer, loo, mcmc
 from ppl.inference.criticism.comparison import pseudo_bma_weights, stacking_weights
+from tests.inference.criticism.conjugate import needs_old_arviz
 from tests.inference.engines import Gaussian
 
 ENGINE = mcmc.PooledHMC(draws=150, max_draws=150)
@@ -100,6 +101,7 @@ def test_the_table_is_that_of_the_pointwise_sums(fits):
     assert table["weight"].sum() == pytest.approx(1.0)
 
 
+@needs_old_arviz
 def test_equal_to_arviz(fits):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

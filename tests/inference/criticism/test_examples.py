@@ -65,7 +65,7 @@ def test_criticism_needs_no_further_code(name, monkeypatch, tmp_path):
         again = compare({"one": ours, "other": ours})
         sensitivity = psense(fit)
         evidence = bridge(fit)
-    assert ours.elpd == pytest.approx(elpd, rel=1e-8)
+    assert ours.elpd == pytest.approx(elpd, rel=1e-3 if NEW else 1e-8)  # ArviZ from 1.0 on fits another tail
     for found in scaled:
         for name, value in found.data_vars.items():
             constant = np.ptp(fit.values[name], axis=(0, 1)) < 1e-12  # such as the diagonal of a correlation

@@ -15,7 +15,13 @@ from ppl.inference import infer, loo, mcmc
 from ppl.inference.criticism import leave_one_out, moment_match, refit
 from ppl.inference.criticism.units import LeaveOut, choose_units
 from tests.inference.criticism.conjugate import leave_one_out as exact
-from tests.inference.criticism.conjugate import mean_evidence, normal_mean, regression, regression_evidence
+from tests.inference.criticism.conjugate import (
+    mean_evidence,
+    needs_old_arviz,
+    normal_mean,
+    regression,
+    regression_evidence,
+)
 from tests.inference.engines import Gaussian
 
 ENGINE = mcmc.PooledHMC(draws=250, max_draws=250)
@@ -154,6 +160,7 @@ def both_sites():
     return infer(panel(X, NAMES).condition(**DATA), Gaussian(chains=2, draws=50, sd=0.1), progress=False)
 
 
+@needs_old_arviz
 def test_equal_to_arviz(schools):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ppl.inference.criticism.psis import fit_pareto, log_sum, pareto_quantile, smooth, threshold
+from tests.inference.criticism.conjugate import needs_old_arviz
 
 
 def ratios(kind, size=1000):
@@ -20,6 +21,7 @@ def ratios(kind, size=1000):
     return np.round(rng.normal(size=(size, 4)), 1)  # ties
 
 
+@needs_old_arviz
 @pytest.mark.parametrize("kind", ["light", "heavy", "normal", "ties"])
 @pytest.mark.parametrize(("size", "efficiency"), [(1000, 1.0), (1000, 0.3), (40, 0.7), (21, 1.0)])
 def test_equal_to_arviz(kind, size, efficiency):

@@ -13,6 +13,7 @@ import ppl
 from ppl import dist
 from ppl.inference import infer, mcmc, psense
 from ppl.inference.criticism.sensitivity import cumulative_distance, sensitivity, top_level
+from tests.inference.criticism.conjugate import needs_old_arviz
 from tests.inference.engines import Gaussian
 
 ENGINE = mcmc.PooledHMC(draws=500, max_draws=500)
@@ -83,6 +84,7 @@ def test_the_words():
     assert table["likelihood"]["a"] < 0.03
 
 
+@needs_old_arviz
 def test_equal_to_arviz():
     fit = infer(normal(8, -2.0, 1.0).condition(y=np.linspace(0, 2, 8)), ENGINE, seed=1, progress=False)
     table = psense(fit)
