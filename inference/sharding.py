@@ -148,6 +148,8 @@ def on_host(mesh: Any) -> Iterator[None]:
 def _rows(density: Any, leaves: list[Any], plate: str | None) -> tuple[str, int]:
     """The plate to divide along ("" for a density without plates), and the number of rows."""
     plates, chains = _plates(density)
+    if plate == AXIS and AXIS not in plates:
+        plate = None  # "the data", as the mesh's axis is called
     if plate in chains:
         raise ValueError(f"{plate!r} is a chain: its steps follow one another and cannot be divided over devices")
     if plate is not None and plate not in plates:

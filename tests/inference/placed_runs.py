@@ -149,6 +149,27 @@ def directory(found: dict[str, Any], devices: int) -> None:
     found["whole/draws"], found["whole/mu"] = fit.draws.positions, fit.posterior["mu"].values
 
 
+def stopped(found: dict[str, Any], devices: int) -> None:
+    """A run in a directory that a time budget ends at once."""
+    engine = mcmc.PooledHMC(chains=8, lanes=4, draws=60, max_draws=60)
+    shard = os.environ.get("SHARD")
+    try:
+        infer(program(103), engine, seed=3, path=os.environ["RUN_DIRECTORY"], time_budget=0.01, progress=False,
+              devices=devices, shard=shard)  # fmt: skip
+    except TimeoutError as error:
+        found["stopped"] = np.array(str(error))
+
+
+def resumed(found: dict[str, Any], devices: int) -> None:
+    """The rest of that run, and the whole of it."""
+    path, shard = os.environ["RUN_DIRECTORY"], os.environ.get("SHARD")
+    fit = infer.resume(path, program(103), progress=False, devices=None if shard else devices)  # type: ignore[attr-defined]
+    found["resumed/draws"] = fit.draws.positions
+    engine = mcmc.PooledHMC(chains=8, lanes=4, draws=60, max_draws=60)
+    whole = infer(program(103), engine, seed=3, progress=False, devices=devices, shard=shard)
+    found["whole/draws"] = whole.draws.positions
+
+
 def endless(found: dict[str, Any], devices: int) -> None:
     """A run that only a signal ends."""
     fit = infer(
@@ -157,7 +178,7 @@ def endless(found: dict[str, Any], devices: int) -> None:
     found["draws"], found["stopped"] = fit.draws.positions, np.array(fit.manifest["stopped"])
 
 
-PARTS = {function.__name__: function for function in (rows, over, long, lower, directory, endless)}
+PARTS = {function.__name__: function for function in (rows, over, long, lower, directory, stopped, resumed, endless)}
 
 
 def main(out: str, devices: str, *parts: str) -> None:

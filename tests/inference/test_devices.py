@@ -297,3 +297,19 @@ def test_a_signal_to_one_process_ends_both_after_the_same_block(tmp_path, number
     np.testing.assert_array_equal(first["draws"], second["draws"])
     assert first["draws"].shape[1] > 100
     assert str(first["stopped"]) == str(second["stopped"]) == ("SIGTERM" if number == signal.SIGTERM else "interrupt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shard", "then"), [("", 1), ("row", 4)])
+def test_a_run_on_four_devices_is_resumed(tmp_path, monkeypatch, shard, then):
+    """On another number of devices, or on as many as its data are laid out over."""
+    if shard:
+        monkeypatch.setenv("SHARD", shard)
+    all_ended([begin(tmp_path / "begun.npz", 4, "stopped")])
+    assert "time_budget" in str(np.load(tmp_path / "begun.npz")["stopped"])
+    all_ended([begin(tmp_path / "then.npz", then, "resumed")])
+    found = np.load(tmp_path / "then.npz")
+    np.testing.assert_array_equal(found["resumed/draws"], found["whole/draws"])
+    if shard:  # the directory remembers over how many devices
+        with pytest.raises(ValueError, match="devices=4, but this process has"):
+            infer.resume(tmp_path / "run", placed_runs.program(103), until=lambda z: True, progress=False)  # type: ignore[attr-defined]

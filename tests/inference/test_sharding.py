@@ -110,6 +110,7 @@ def test_the_check_looks_at_gradients_and_heights():
 def test_a_density_over_one_device_is_the_density():
     density = ppl.compile(PROGRAMS["latents"]())
     laid, lines = lay_out(density)
+    assert lay_out(density, plate="data")[1] == lay_out(density, plate="row")[1] == lines
     z = np.zeros(density.dim)
     np.testing.assert_allclose(laid(z), density(z), rtol=1e-12)
     assert lines[0] == "data over 1 device along plate 'row': 11 rows, 11 on each: x (11, 2), y (11,)"
