@@ -11,6 +11,7 @@ in NumPyro.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,25 +36,28 @@ class Structure:
 
     Attributes:
         model: The NumPyro model.
-        call: Its arguments, of which the arrays are handed in.
+        call: Its arguments, of which the arrays are handed in, or None where all are constants.
         slots: Places of the latent sites in the flat vector.
         observed: Names of the observed sites.
         labelling: Names of sites and their axes.
-        fixed: Arrays that are constants, or None where they are data.
+        fixed: Positional and keyword arguments where they are constants, or None.
         facts: Cost and calls of the host, once known.
     """
 
     model: Callable[..., Any]
-    call: arguments.Arguments
+    call: arguments.Arguments | None
     slots: dict[str, Slot]
     observed: tuple[str, ...]
     labelling: Labelling
-    fixed: tuple[Any, ...] | None
+    fixed: tuple[tuple, dict] | None
     facts: dict[str, Facts]
 
     def inputs(self, data: Any) -> tuple[tuple, dict]:
         """Positional and keyword arguments of the model."""
-        return self.call.rebuild([jnp.asarray(x) for x in data] if self.fixed is None else list(self.fixed))
+        if self.fixed is not None:
+            return self.fixed
+        assert self.call is not None  # noqa: S101 - one of the two
+        return self.call.rebuild([jnp.asarray(x) for x in data])
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["structure", "labelling"])
@@ -193,6 +197,7 @@ class NumPyroDensity(Named):
 
 _structures: dict[Hashable, Structure] = {}
 _CACHE_SIZE = 128
+_READS_VALUES = (TypeError, AttributeError, KeyError, IndexError)  # JAX's tracer errors are among them
 
 
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyroDensity:
@@ -223,37 +228,47 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyr
     """
     if not callable(model):
         raise ModelError(f"from_numpyro takes a NumPyro model and its arguments, not {type(model).__name__}")
-    call = arguments.split_arguments(args, kwargs, getattr(model, "__name__", "model"))
-    try:
-        identity: Hashable = (arguments.fingerprint(model), call.key(), arguments.shape_key(call.data))
-    except (arguments.Unstable, TypeError):
-        identity = object()  # it reads what may change unnoticed
+    identity: Hashable = object()
+    call = None
+    with contextlib.suppress(ModelError, arguments.Unstable, TypeError):
+        call = arguments.split_arguments(args, kwargs, getattr(model, "__name__", "model"))  # or: no arrays of numbers
+        identity = (arguments.fingerprint(model), call.key(), arguments.shape_key(call.data))
     structure = _structures.get(identity)
     if structure is None:
-        structure = _structure(model, call)
+        structure = _structure(model, call, args, kwargs)
         if structure.fixed is None:
             if len(_structures) >= _CACHE_SIZE:
                 _structures.pop(next(iter(_structures)))
             _structures[identity] = structure
-    data = tuple(np.asarray(x) for x in call.data) if structure.fixed is None else ()
+    data = tuple(np.asarray(x) for x in call.data) if call is not None and structure.fixed is None else ()
     return NumPyroDensity(structure, data, structure.labelling)
 
 
-def _structure(model: Callable[..., Any], call: arguments.Arguments) -> Structure:
-    """Learn a model's sites by one abstract run, with its arrays as data if it can do without their values."""
+def _structure(model: Callable[..., Any], call: arguments.Arguments | None, args: tuple, kwargs: dict) -> Structure:
+    """Learn a model's sites by an abstract run, with its arrays as data if it can do without their values.
+
+    If it cannot, they are constants: as NumPy arrays, or (frames, text) as they were handed in.
+    """
     found: dict[str, dict[str, Any]] = {}
 
-    def run(data: Any) -> None:
+    def run(args: tuple, kwargs: dict) -> None:
         found.clear()
-        found.update(_sites(model, call, data))
+        found.update(_sites(model, args, kwargs))
 
-    fixed = None
+    fixed: tuple[tuple, dict] | None = None
     try:
-        jax.eval_shape(run, [arguments.abstract(x) for x in call.data])
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, IndexError):
-        # the model's text reads values of the data
-        fixed = tuple(np.asarray(x) for x in call.data)
-        jax.eval_shape(lambda: run(list(fixed)))
+        if call is None:
+            raise TypeError
+        jax.eval_shape(lambda data: run(*call.rebuild(data)), [arguments.abstract(x) for x in call.data])
+    except _READS_VALUES:
+        try:
+            if call is None:
+                raise TypeError from None
+            fixed = call.rebuild([np.asarray(x) for x in call.data])
+            jax.eval_shape(lambda: run(*fixed))
+        except _READS_VALUES:
+            fixed = (args, kwargs)
+            jax.eval_shape(lambda: run(args, kwargs))
     latent = {name: site for name, site in found.items() if site["kind"] == "latent"}
     if not latent:
         raise ModelError("the NumPyro model has no latent site: there is nothing to infer")
@@ -261,7 +276,7 @@ def _structure(model: Callable[..., Any], call: arguments.Arguments) -> Structur
     dims = names.own_axes({name: site["dims"] for name, site in found.items()}, list(found))
     return Structure(
         model,
-        replace(call, data=()),
+        call and replace(call, data=()),
         names.slots_of({name: site["free"] for name, site in latent.items()}),
         tuple(name for name, site in found.items() if site["kind"] == "observed"),
         Labelling(shown, dims),
@@ -270,9 +285,8 @@ def _structure(model: Callable[..., Any], call: arguments.Arguments) -> Structur
     )
 
 
-def _sites(model: Callable[..., Any], call: arguments.Arguments, data: list[Any]) -> dict[str, dict[str, Any]]:
+def _sites(model: Callable[..., Any], args: tuple, kwargs: dict) -> dict[str, dict[str, Any]]:
     """Kind, axes and unconstrained shape of every site of a run."""
-    args, kwargs = call.rebuild(data)
     trace = _trace(model, args, kwargs)
     found = {}
     for name, site in trace.items():

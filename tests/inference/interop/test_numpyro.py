@@ -164,6 +164,20 @@ def test_handlers_factors_and_choices_that_read_the_data():
     np.testing.assert_allclose(density(z), expected, rtol=1e-12)
 
 
+def test_a_frame_with_text_is_handed_to_the_model_as_it_is():
+    pd = pytest.importorskip("pandas")
+
+    def model(frame):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([frame["g"].nunique()]).to_event(1))
+        codes = frame["g"].astype("category").cat.codes.to_numpy()
+        numpyro.sample("y", dist.Normal(a[codes], 1.0), obs=frame["y"].to_numpy())
+
+    density = from_numpyro(model, pd.DataFrame({"g": ["u", "v", "u"], "y": [1.0, 2.0, 3.0]}))
+    z = np.array([0.5, -1.0])
+    expected = dist.Normal(0, 1).log_prob(z).sum() + dist.Normal(z[[0, 1, 0]], 1.0).log_prob(np.arange(1.0, 4.0)).sum()
+    np.testing.assert_allclose(density(z), expected, rtol=1e-12)
+
+
 def discrete():
     numpyro.sample("k", dist.Bernoulli(0.5))
 
