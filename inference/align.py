@@ -10,7 +10,7 @@ guess here would return the prior under the name of the posterior.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Known:
         coords: Labels by dim, for labelled dims only.
         observed: Names of the sites that were conditioned on.
         sizes: Sizes of dims.
+        rows: For the rows of a ragged table, by dim, the group and the place in it of each.
     """
 
     draws: dict[str, np.ndarray]
@@ -35,10 +36,12 @@ class Known:
     coords: dict[str, np.ndarray]
     observed: frozenset[str]
     sizes: dict[str, int]
+    rows: Mapping[str, list[tuple[Any, int]]] = field(default_factory=dict)
 
     def grown(self, program: Any) -> dict[str, int]:
         """Chains that are longer in a program than in the fit, with the number of steps in the fit."""
-        chains = {name: size for i in program.learned().values() for name, size, kind in i.plates if kind == "markov"}
+        plates = [plate for info in program.tidy.sites.values() for plate in info.plates]
+        chains = {name: n for name, n, kind in plates if kind == "markov"}
         return {name: self.sizes[name] for name, size in chains.items() if size > self.sizes.get(name, size)}
 
 
@@ -92,7 +95,7 @@ def match(known: Known, program: Any) -> Match:
     """
     whole, partial, new, notes = [], {}, [], []
     labels, infos = program.coords, program.tidy.sites
-    grown = known.grown(program)
+    grown, rows = known.grown(program), rows_of(program)
     for name, site in program.sites.items():
         if site.kind != "latent" or name in known.observed:
             continue
@@ -101,7 +104,7 @@ def match(known: Known, program: Any) -> Match:
             new.append(name)
             notes.append(f"'{name}' has no posterior draws: it is drawn from its prior given the rest")
             continue
-        places, unseen = places_of(site, infos[name], known.draws[name].shape[2:], known, labels, grown)
+        places, unseen = places_of(site, infos[name], known.draws[name].shape[2:], known, labels, grown, rows)
         if places is None:
             whole.append(name)
             continue
@@ -126,7 +129,8 @@ def _new_site(name: str, site: Any, known: Known, labels: dict[str, Any]) -> Non
 
 
 def places_of(
-    site: Any, info: Any, shape: tuple[int, ...], known: Known, labels: Mapping[str, Any], grown: Mapping[str, int]
+    site: Any, info: Any, shape: tuple[int, ...], known: Known, labels: Mapping[str, Any], grown: Mapping[str, int],
+    rows: Mapping[str, Any],
 ) -> tuple[Places | None, list]:
     """Places of a site's elements in an array of the fit.
 
@@ -137,6 +141,7 @@ def places_of(
         known: What the fit knows.
         labels: Labels by dim in the new program.
         grown: Chains that are longer than the fit's, with the fit's number of steps.
+        rows: The rows of the program's ragged tables, as in ``Known.rows``.
 
     Returns:
         The places, None where they are the fit's own; and the labels that the fit does not have.
@@ -153,6 +158,10 @@ def places_of(
     for axis, (dim, size) in enumerate(zip(site.dims, site.shape, strict=True)):
         old = known.coords.get(dims[axis]) if axis < len(dims) else None
         new = labels.get(dim)
+        if dim in rows and dim in known.rows and _kind(info, axis) == "markov":
+            index.append(_later_rows(site, dim, known.rows[dim], rows[dim]))
+            same = same and np.array_equal(index[-1], np.arange(shape[axis]))
+            continue
         if _kind(info, axis) != "own" and dims[axis : axis + 1] == (dim,) and grown.get(dim) == shape[axis]:
             _continues(dim, old, new, site)
             index.append(np.where(np.arange(size) < shape[axis], np.arange(size), -1))
@@ -175,6 +184,34 @@ def places_of(
         unseen += [label for label, place in zip(_texts(new), places, strict=True) if place < 0]
         index.append(places)
     return (None if same else Places(tuple(index))), unseen
+
+
+def rows_of(program: Any) -> dict[str, list[tuple[Any, int]]]:
+    """For the rows of a program's ragged tables, by dim, the group and the place in it of each."""
+    found = {}
+    for name, axis in program.tidy.axes.items():
+        packing = program.tidy.packings[axis.places[0]]
+        if axis.level == "row" and packing.n_groups is not None:
+            groups, places = np.divmod(packing.flat, packing.mask.shape[-1])
+            groups = groups if packing.labels is None else np.asarray(packing.labels)[groups]
+            found[name] = list(zip(_texts(groups), places.tolist(), strict=True))
+    return found
+
+
+def _later_rows(site: Any, dim: str, old: list[tuple[Any, int]], new: list[tuple[Any, int]]) -> np.ndarray:
+    """Places of rows of chains along ragged groups: the first rows of a group are those of the fit."""
+    from ppl import ModelError
+
+    position = {row: i for i, row in enumerate(old)}
+    groups = {group for group, _ in new}
+    gone = [row for row in old if row[0] in groups and row not in set(new)]
+    if gone:
+        group, place = gone[0]
+        raise ModelError(
+            f"'{site.name}' runs along '{dim}', which has no row {place} of group {group!r} in the new program, "
+            f"although the fit has ({site.source}): chains go on after their ends, they are not shortened."
+        )
+    return np.array([position.get(row, -1) for row in new])
 
 
 def _kind(info: Any, axis: int) -> str:

@@ -18,7 +18,7 @@ from ppl.exactness import refuse_draw
 from ppl.missing import latent_name
 from ppl.values import MASK, PLACES
 
-from .align import Known, places_of
+from .align import Known, places_of, rows_of
 from .compiling import jit_quick
 from .groups import Arrays
 from .simulate import Clamped, kept
@@ -117,7 +117,7 @@ def held(fit: Any, bare: Any, known: Known, grown: Mapping[str, int]) -> Clamped
         site = bare.sites.get(name)
         if site is None or site.kind != "latent" or not (name in read or set(site.dims) & set(grown)):
             continue
-        places, _ = places_of(site, infos[name], data.shape, known, labels, grown)
+        places, _ = places_of(site, infos[name], data.shape, known, labels, grown, rows_of(bare))
         value = data if places is None else places.take(data[None])[0]
         here = np.ones(site.shape, bool) if places is None else places.mask
         if name in rows:
@@ -173,7 +173,7 @@ def refuse_other_inputs(
     }
     for label, value in before.items():
         chain = label.rpartition("/")[0]
-        if chain not in grown or label not in after:
+        if chain not in grown or label not in after or chain in new.tidy.axes:
             continue
         first = np.take(after[label], np.arange(grown[chain]), axis=depth[chain])
         if first.shape != value.shape or not np.allclose(first, value, rtol=1e-5, atol=1e-8, equal_nan=True):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from . import forecast
-from .align import Known, Match, match
+from .align import Known, Match, match, rows_of
 from .groups import Arrays
 from .simulate import Clamped, Simulation
 from .summary import choose
@@ -106,7 +106,8 @@ def planned(
     wanted = [name for name in simulable if name not in alike] if names is None else choose(simulable, names)
     _refuse_joint(fit, bare, known, [n for n in wanted if n not in {*data.values, *data.rows}])
     rows = (np.arange(fit.draws.shape[0])[:, None] * fit.draws.shape[1] + index).ravel()
-    cuts = {} if past else grown
+    # the rows of a ragged table that grows lie between those of the fit: all of them come back
+    cuts = {name: steps for name, steps in grown.items() if not past and name not in bare.tidy.axes}
     simulation = _simulation(bare, known, found, data, wanted, rows, seed, cuts)
     notes = list(found.notes)
     if grown:
@@ -121,12 +122,13 @@ def planned(
 
 
 def _steps(program: Any, chain: str) -> np.ndarray:
-    return np.arange(next(s for i in program.learned().values() for name, s, _ in i.plates if name == chain))
+    return np.arange(next(s for i in program.tidy.sites.values() for name, s, _ in i.plates if name == chain))
 
 
 def _check_forecast(fit: Any, simulation: Simulation, known: Known, grown: Mapping[str, int]) -> None:
     """Refuse a forecast that would read other inputs than the fit, or none."""
-    latent = {name: value[0, 0] for name, value in known.draws.items()}
+    pack = simulation.program.tidy.pack if fit.program is None else fit.program.tidy.pack
+    latent = {name: pack(name, value[0, 0]) for name, value in known.draws.items()}
     given = {**{name: value[0] for name, value in simulation.given.items()}, **simulation.fixed}
     if fit.program is not None:
         forecast.refuse_other_inputs(fit.program, simulation.program, latent, given, grown)
@@ -196,7 +198,8 @@ def knowledge(fit: Any) -> Known:
             for value in data.values()
             if dim in value.coords
         }
-    return Known(draws, dims, coords, frozenset(about.get("observed", ())), sizes)
+    rows = {} if fit.program is None else rows_of(fit.program)
+    return Known(draws, dims, coords, frozenset(about.get("observed", ())), sizes, rows)
 
 
 def sites(program: Any) -> dict[str, list[str]]:
@@ -274,8 +277,9 @@ def _refuse_joint(fit: Any, bare: Any, known: Known, wanted: list[str]) -> None:
         if name in known.observed and info.kind == "sample" and not info.plates and not info.batch and info.shape:
             raise ModelError(
                 f"'{name}' was observed as one joint vector ({info.family}, {info.source}); with new inputs its draws "
-                "would not know the observed ones. Put the observed and the new points into one program and condition "
-                "on the first, or write the site element by element in a plate."
+                "would not know the observed ones. Put the observed and the new points into one program, and condition "
+                'it on the observed ones and NaN for the others, condition(..., missing="marginalize"); or write the '
+                "site element by element in a plate."
             )
 
 

@@ -124,3 +124,45 @@ def test_an_integer_start_does_not_truncate_the_states():
     draw = m().sample(0)
     np.testing.assert_array_equal(m().run(seed=0), draw["x"])
     assert np.any(draw["x"] != np.round(draw["x"]))
+
+
+# ---------------------------------------------------------------------------------------- labels
+
+
+def labelled_walk(steps, labels):
+    @ppl.model
+    def m():
+        return ppl.markov("t", lambda c, t: ppl.sample("x", dist.Normal(c, 1.0)), init=0.0, xs=steps, coords=labels)
+
+    return m()
+
+
+def test_labels_of_the_steps_become_coordinates_and_alone_give_their_number():
+    for steps in (3, None, np.zeros(3)):
+        program = labelled_walk(steps, ["jan", "feb", "mar"])
+        assert program.sites["x"].shape == (3,) and program.coords["t"].tolist() == ["jan", "feb", "mar"]
+    with pytest.raises(ppl.ModelError, match="3 elements but coords names 2 labels"):
+        labelled_walk(3, ["jan", "feb"]).learned()
+
+
+def test_labels_go_on_at_equal_distances_by_months_or_as_text():
+    from ppl.following import continued
+
+    def after(labels):
+        return continued(labels, 2, "the labels", "here")[-2:]
+
+    assert after([10, 20, 30]).tolist() == [40, 50]
+    np.testing.assert_allclose(after([0.1, 0.2, 0.3]), [0.4, 0.5])
+    assert after(["x", "y"]).tolist() == ["y+1", "y+2"]
+    dates = {
+        ("2020-11-01", "2020-11-08"): ["2020-11-15", "2020-11-22"],
+        ("2020-11-15", "2020-12-15"): ["2021-01-15", "2021-02-15"],
+        ("2020-01-31", "2020-03-31"): ["2020-05-31", "2020-07-31"],
+        ("2023-11-30", "2023-12-31"): ["2024-01-31", "2024-02-29"],
+    }
+    for known, expected in dates.items():
+        for unit in ("D", "ns"):
+            assert after(np.array(known, f"M8[{unit}]")).astype("M8[D]").astype(str).tolist() == expected
+    for odd in ([1, 2, 4], [5], [3, 3], np.array(["2020-01-01", "2020-01-02", "2020-01-09"], "M8[D]")):
+        with pytest.raises(ppl.ModelError, match="not clear how the labels go on"):
+            after(odd)
