@@ -111,6 +111,10 @@ class Compiled:
         """Names of the functions on the host that one evaluation of the log density calls."""
         return host_names(self.hoisted.after)
 
+    def calls(self, outputs: Sequence[int]) -> tuple[str, ...]:
+        """Names of the functions on the host that one evaluation of some outputs calls."""
+        return host_names(self.part(outputs))
+
     @cached_property
     def external_sites(self) -> dict[str, tuple[str, ...]]:
         """For each such function without a gradient the sites whose log factor calls it."""
@@ -121,23 +125,24 @@ class Compiled:
                     found[name] = (*found.get(name, ()), self.names[i][1])
         return found
 
-    @cached_property
-    def differentiable(self) -> bool:
-        """Whether the log density has a gradient: a call of the host without one may stand in its way."""
-        if not host_names(self.hoisted.after, graded=False):
+    def differentiable(self, outputs: Sequence[int]) -> bool:
+        """Whether a sum of outputs has a gradient: a call of the host without one may stand in its way."""
+        code, identity = self.part(outputs), ("gradient", *outputs)
+        if not host_names(code, graded=False):
             return True
-        code = self.part(self.terms)
-        avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in code.jaxpr.invars[len(code.consts) :]]
+        if identity not in self._parts:
+            avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in code.jaxpr.invars[len(code.consts) :]]
 
-        def total(free: list[Array], data: list[Array]) -> Array:
-            return sum((jnp.sum(x) for x in code.run(*data, *free)), jnp.zeros(()))
+            def total(free: list[Array], data: list[Array]) -> Array:
+                return sum((jnp.sum(x) for x in code.run(*data, *free)), jnp.zeros(()))
 
-        try:
-            with jax.enable_x64(self.x64):
-                jax.eval_shape(jax.grad(total), avals[self.inputs :], avals[: self.inputs])
-        except ValueError:  # JAX: pure callbacks do not support JVP
-            return False
-        return True
+            self._parts[identity] = True
+            try:
+                with jax.enable_x64(self.x64):
+                    jax.eval_shape(jax.grad(total), avals[self.inputs :], avals[: self.inputs])
+            except ValueError:  # JAX: pure callbacks do not support JVP
+                self._parts[identity] = False
+        return self._parts[identity]
 
     @cached_property
     def reads(self) -> list[set[str]]:

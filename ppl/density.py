@@ -107,7 +107,7 @@ class Density:
     @property
     def differentiable(self) -> bool:
         """Whether the density has a gradient; not where it calls an external function that has none."""
-        return self.compiled.differentiable
+        return self.compiled.differentiable(self.compiled.terms)
 
     @property
     def program(self) -> Program:
@@ -299,6 +299,16 @@ class Part:
         """Length of the unconstrained vector."""
         return self.density.dim
 
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Names of the functions outside of JAX that one evaluation calls."""
+        return self.density.compiled.calls(self.outputs)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has a gradient."""
+        return self.density.compiled.differentiable(self.outputs)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "outputs"])
 @dataclass(frozen=True, eq=False)
@@ -309,6 +319,16 @@ class Restricted:
     position: Array
     names: tuple[str, ...]
     outputs: tuple[int, ...]
+
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Names of the functions outside of JAX that one evaluation calls."""
+        return self.density.compiled.calls(self.outputs)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has a gradient."""
+        return self.density.compiled.differentiable(self.outputs)
 
     @property
     def slots(self) -> dict[str, space.Slot]:

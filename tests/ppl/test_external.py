@@ -70,6 +70,25 @@ def test_without_a_gradient_the_density_says_so_before_anything_runs():
     np.testing.assert_allclose(density(np.array([0.3])), exact(0.3), rtol=1e-12)
 
 
+def test_parts_and_conditionals_know_it_too():
+    like = Counting()
+
+    @ppl.model
+    def model(y):
+        theta = ppl.sample("theta", dist.Normal(0.0, 2.0))
+        other = ppl.sample("other", dist.Normal(0.0, 1.0))
+        ppl.factor("like", ppl.external("solver", like, theta, y))
+        ppl.sample("x", dist.Normal(other + ppl.external("data", lambda y: y.sum(), y), 1.0))
+
+    density = ppl.compile(model(Y).condition(x=0.0))
+    prior, likelihood = density.split()
+    assert prior.differentiable and not likelihood.differentiable
+    one, two = (density.restrict(name, jnp.zeros(2)) for name in ("theta", "other"))
+    assert (one.external, one.differentiable) == (("solver",), False)
+    assert (two.external, two.differentiable) == (("data",), True)
+    np.testing.assert_allclose(jax.jit(jax.grad(two))(jnp.zeros(1)), -7.0, rtol=1e-12)
+
+
 def test_value_and_gradient_in_one_call():
     like = Counting()
     both = lambda theta, y: (like(theta, y), like.gradient(theta, y))  # noqa: E731
