@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .columns import opened as columns_of
 from .errors import ModelError, at, user_line
 from .ragged import Ragged, Row, Rows, is_table, rows_of, tables
 
@@ -36,6 +37,7 @@ def elements_of(name: str, arrays: tuple, source: str) -> tuple[tuple, Array | N
     Raises:
         ModelError: Groups and rows in one plate, a table that is no argument of the model, arrays of another length.
     """
+    arrays = columns_of(arrays, f"a table of {name!r}")
     found = [x for x in arrays if is_table(x)]
     if not found:
         return arrays, None, None

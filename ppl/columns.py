@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from .errors import ModelError, at, user_line
-from .frames import complaint, gap, narrow, read
+from .frames import column, complaint, gap, is_frame, is_table, narrow, read
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,26 @@ def as_columns(frame: Any, what: str, allow: bool = False) -> Columns:
     if not arrays:
         raise ModelError(f"no column of {what} can be data; the first: {refused[0].reason}\n{at(user_line())}")
     return Columns(arrays, tuple(refused))
+
+
+def opened(arrays: Any, what: str) -> Any:
+    """A pytree with frames as ``Columns`` and columns of frames as arrays; the rest as it is.
+
+    Raises:
+        ModelError: A column of a table that cannot be data, or with a gap.
+    """
+
+    def leaf(x: Any) -> Any:
+        if not is_table(x):
+            return x
+        if is_frame(x):
+            return as_columns(x, what)
+        found = column(x, what)
+        if reason := complaint(found, what) or gap(found, what):
+            raise ModelError(f"{reason}\n{at(user_line())}")
+        return narrow(found.values, what)
+
+    return jax.tree_util.tree_map(leaf, arrays, is_leaf=is_table)
 
 
 @dataclass(frozen=True)

@@ -414,3 +414,31 @@ def test_counts_beyond_32_bits_are_refused_as_single_precision_would_wrap_them()
 
     assert counts().condition(y=[2**31 - 1, 0]).conditions["y"].tolist() == [2**31 - 1, 0]
     assert "y[0] = 4.29497e+09 is beyond 32 bits" in message(lambda: counts().condition(y=[2**32 + 5, 1]))
+
+
+@EVERY
+def test_tables_that_are_no_arguments_are_opened_by_plates_and_chains(library):
+    """A model may read a table from outside; a plate or a chain takes it as it takes arrays."""
+    table = LIBRARIES[library](RAW)
+
+    @ppl.model
+    def outside():
+        b = ppl.sample("b", dist.Normal(0.0, 1.0))
+
+        @ppl.plate("row", table)
+        def row(r):
+            ppl.sample("y", dist.Normal(b * r["x"] + r.n, 1.0))
+
+        @ppl.markov("walk", init=0.0, xs=table["x"])
+        def walk(carry, x):
+            return ppl.sample("w", dist.Normal(carry + x, 1.0))
+
+    program = outside().condition(y=[1.0, 2.0, 3.0], w=np.cumsum(RAW["x"]))
+    np.testing.assert_allclose(program.log_prob({"b": 0.3}), exact() - 1.5 * np.log(2 * np.pi), rtol=1e-12)
+    gaps = LIBRARIES[library]({"x": [1.0, None, 2.0]})["x"]
+
+    @ppl.model
+    def broken():
+        ppl.plate("row", lambda x: ppl.sample("y", dist.Normal(x, 1.0)), gaps)
+
+    assert "a table of 'row' has no value (NaN or NA) in row 1" in message(lambda: broken().learned())
