@@ -261,6 +261,8 @@ def expand(given: dict[str, Any], free: dict[str, Any], roles: dict[str, str]) -
     given, free, roles = dict(given), dict(free), dict(roles)
     for mark in marks:
         places, name = given.pop(mark), site_of(mark)
+        if name not in given:  # it is drawn as a whole
+            continue
         latent, shape = latent_name(name), np.shape(given[name])
         if latent in given:
             value = jnp.asarray(given.pop(latent))
@@ -296,7 +298,7 @@ def collect(out: dict[str, dict[str, Array]], given: Mapping[str, Any]) -> None:
                 factor = kept.pop(name + MASK)
                 if name in likelihood:  # of a joint family: the rest of its density is that of the gaps given the data
                     prior[latent] = factor.sum() + kept[name].sum() - likelihood[name].sum()
-                whole = factor.shape == np.shape(given[name])
+                whole = factor.shape == np.shape(given[name + MASK])
                 kept[latent] = factor.reshape(-1)[places] if whole else factor.sum()
 
 

@@ -75,9 +75,10 @@ def simulate(design: Design, density: Any, key: Array) -> tuple[dict[str, Array]
     kept = dict(zip(compiled.fixed, density.data[len(density.data) - len(compiled.fixed) :], strict=True))
     given = {name: value for name, value in kept.items() if name not in design.observed}
     data = list(density.data[: len(density.data) - len(compiled.fixed)])
-    settings = {"given": given, "known": compiled.sites, "key": key, "keep": ("value", "factor", "free")}
+    settings = {"given": given, "known": compiled.sites, "key": key, "keep": ("value", "factor", "likelihood", "free")}
     out = density.program.play(data, **settings)[1].out
-    log_likelihood = total([out["factor"][name] for name in compiled.observed])
+    known = {**out["factor"], **out.get("likelihood", {})}
+    log_likelihood = total([known[name] for name in compiled.observed])
     position = jnp.concatenate([jnp.ravel(out["free"][name]) for name in compiled.slots])
     observed = {name: out["value"][name] for name in design.observed}
     return observed, flat(quantities(design, out["value"], log_likelihood)), position

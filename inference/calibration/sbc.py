@@ -142,6 +142,7 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     """
     import ppl
     from ppl.check import check_simulable
+    from ppl.values import site_of
 
     names = _observed(program, observe)
     done = {name: value for name, value in program.fixed.items() if program.roles[name] == "done"}
@@ -149,7 +150,9 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     check_simulable(free)
     infos = free.learned()
     blank = {name: np.zeros(infos[name].full_shape, infos[name].dtype) for name in names}
-    template = replace(free, fixed={**done, **blank}, roles={**free.roles, **dict.fromkeys(names, "observed")})
+    gaps = {mark: value for mark, value in program.fixed.items() if mark not in names and site_of(mark) in names}
+    roles = {**free.roles, **dict.fromkeys(names, "observed"), **{mark: program.roles[mark] for mark in gaps}}
+    template = replace(free, fixed={**done, **blank, **gaps}, roles=roles)
     density = ppl.compile(template)
     if not density.dim:
         raise ppl.ModelError("the program has no latent site: there is nothing to calibrate")
