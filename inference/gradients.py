@@ -67,7 +67,10 @@ def remarks(density: Any) -> list[str]:
     names = getattr(density, "external", ())
     if not names:
         return []
-    return [f"calls {', '.join(names)} outside of JAX, once for all chains of a lane; compiled anew in every process"]
+    return [
+        f"calls {', '.join(names)} outside of JAX, once for all chains of a lane (unless lane= says otherwise, of all "
+        "chains: the last bits of draws may follow their number); compiled anew in every process"
+    ]
 
 
 def _others() -> str:

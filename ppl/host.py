@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -195,7 +196,7 @@ def invoke(call: HostCall, *args: Array) -> tuple[Array, ...]:
     return tuple(jax.pure_callback(call, shapes, *args, vmap_method="expand_dims"))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def interned(call: HostCall) -> HostCall:
     """One object for all equal calls, by which traced programs are compared."""
     return call
@@ -207,6 +208,16 @@ def interned(call: HostCall) -> HostCall:
 class _Failure(RuntimeError):
     """Carries the number of a remembered error through the compiled program."""
 
+
+class _Repeated(logging.Filter):
+    """Keeps JAX from logging an error that is on its way to the user."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is about another error than ours."""
+        return not (record.exc_info and isinstance(record.exc_info[1], _Failure))
+
+
+logging.getLogger("jax._src.callback").addFilter(_Repeated())
 
 _failures: collections.OrderedDict[str, BaseException] = collections.OrderedDict()
 _numbers = itertools.count(1)

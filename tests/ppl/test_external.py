@@ -240,6 +240,12 @@ def test_an_exception_reaches_the_user_as_it_was_raised():
     assert "test_external.py" in caught.value.__notes__[0]
 
 
+def test_jax_does_not_log_it_beside(caplog):
+    with pytest.raises(SolverError):
+        ppl.compile(normal(Counting(fail=SolverError("underflow")))(Y))(np.array([1.5]))
+    assert caplog.records == []
+
+
 def test_under_somebody_elses_jit_the_error_still_names_the_function():
     density = ppl.compile(normal(Counting(fail=SolverError("underflow")))(Y))
     with pytest.raises(jax.errors.JaxRuntimeError, match="solver: SolverError: underflow"):
