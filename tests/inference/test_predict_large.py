@@ -45,7 +45,7 @@ def mixed(x, codes, labels, steps):
 
 
 def fit_mixed(draws=30):
-    program = mixed(np.linspace(0, 1, N), np.arange(N) % 3, ("p", "q", "r"), 4)
+    program = mixed(np.linspace(0, 1, N), np.arange(N) % 3, ("p", "q", "r"), 30)
     found = program.condition({name: program.sample(0)[name] for name in ("y", "n", "v", "s")})
     return infer(found, Gaussian(draws=draws, chains=2), progress=False)
 
@@ -61,10 +61,10 @@ def mixed_fit():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Pieces much smaller than the sites."""
+    """Pieces much smaller than the rows and the chain, of sizes that do not divide theirs."""
     monkeypatch.setattr(module, "TEMPORARIES", 1)
-    monkeypatch.setattr("ppl.inference.predictions.CHUNK", 600)
-    return 8 * 1500
+    monkeypatch.setattr("ppl.inference.predictions.CHUNK", 3000)
+    return 40_000
 
 
 def test_a_plate_that_nothing_reads_is_run_in_parts_and_no_other(mixed_fit):
