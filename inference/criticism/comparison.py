@@ -122,8 +122,8 @@ def compare(
 def stacking_weights(pointwise: Any, tolerance: float = 1e-10) -> np.ndarray:
     """Weights on the simplex that maximise the log score of the mixture of predictive densities.
 
-    Newton's method on the variables that are free, after which multiplicative steps, which never lose, end it. The
-    score is concave: no mixture scores better by more than max_k mean_i p_ki / (w . p_i) - 1 per observation, which is
+    Sequential quadratic programming, after which multiplicative steps, which never lose, end it. The score is
+    concave: no mixture scores better by more than max_k mean_i p_ki / (w . p_i) - 1 per observation, which is
     at most ``tolerance`` at the end (or what a fixed number of steps reached).
 
     Args:

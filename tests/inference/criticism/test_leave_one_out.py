@@ -130,6 +130,20 @@ def test_the_split_weights_have_the_stretch_of_the_map():
     assert abs(got - np.log(1 / 3)) < 4 * error
 
 
+def test_the_map_takes_the_posterior_to_the_other_law():
+    """From N(0, 1) to N(1, 1.4^2): z -> 1 + 1.4 z, found from weights of transformed draws only if they are right."""
+    z = np.random.default_rng(0).normal(size=(8000, 1))
+
+    def evaluate(z):
+        lp = -0.5 * z[:, 0] ** 2
+        return lp, lp + 0.5 * ((z[:, 0] - 1.0) / 1.4) ** 2
+
+    found = moment_match.match_moments(evaluate, z, *evaluate(z), 1.0, -0.5)
+    assert found.map is not None
+    np.testing.assert_allclose(found.map.matrix, [[1.4]], atol=0.06)
+    np.testing.assert_allclose(found.map.offset, [1.0], atol=0.06)
+
+
 # ------------------------------------------------------------------------------------------- plain PSIS
 
 
