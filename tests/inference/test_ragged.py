@@ -166,6 +166,7 @@ def test_engines_that_need_the_density_itself_refuse_a_subsampled_program(run):
         assert word in str(error.value)
 
 
+@pytest.mark.slow
 def test_calibration_leaves_padding_out():
     @ppl.model
     def levels(table):

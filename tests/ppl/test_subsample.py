@@ -103,6 +103,7 @@ def test_one_key_gives_one_minibatch_to_all_statements_of_a_plate():
     np.testing.assert_allclose(values, -0.5 * np.log(2 * np.pi), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_keys_draw_every_element_as_often():
     # 2 x 12 counts of about 4000 with sd about 55: |z| < 4.5 fails by chance less than once in 5000 seeds
     for size, count in ((12, 4), (100, 4)):
