@@ -126,6 +126,22 @@ def test_constrained_sites_of_all_kinds_go_there_and_back():
     np.testing.assert_allclose(density(z), total, rtol=1e-10)
 
 
+def test_plates_name_the_axes_before_those_of_one_event():
+    def model():
+        with numpyro.plate("outer", 4, dim=-2), numpyro.plate("inner", 3):
+            w = numpyro.sample("w", dist.Dirichlet(jnp.ones(2)))
+            numpyro.deterministic("first", w[..., 0])
+            numpyro.deterministic("both", 2.0 * w)
+
+    density = from_numpyro(model)
+    assert density.dims == {
+        "w": ("outer", "inner", "w_dim_2"),
+        "first": ("outer", "inner"),
+        "both": ("outer", "inner", "both_dim_2"),
+    }
+    assert (density.dim, density.layout["w"].shape) == (12, (4, 3, 1))
+
+
 def test_draws_from_the_prior():
     def model(y):
         low = numpyro.sample("low", dist.Normal(0.0, 1.0))
