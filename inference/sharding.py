@@ -233,7 +233,7 @@ def _names(density: Any, leaves: list[Any]) -> list[str]:
         return [f"array {i}" for i in range(len(leaves))]  # no compiled program
     found: dict[int, str] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(dict(density.program.inputs))[0]:
-        found[id(leaf)] = "/".join(str(getattr(entry, "key", getattr(entry, "idx", entry))) for entry in path)
+        found[id(leaf)] = "/".join(str(getattr(e, "key", getattr(e, "idx", getattr(e, "name", e)))) for e in path)
     given, count = density.program.arguments.data, len(data) - len(compiled.fixed)
     labels = [found.get(id(x), f"argument {i}") for i, x in enumerate(given[:count])]
     known = {id(x): label for x, label in zip(data, [*labels, *compiled.fixed], strict=False)}

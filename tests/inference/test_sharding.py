@@ -80,6 +80,25 @@ def test_rows_that_do_not_count_change_nothing(name):
     assert np.isfinite(padded(padded.prior(jax.random.key(0))))
 
 
+def test_groups_of_a_ragged_plate_may_be_divided():
+    table = ppl.ragged(np.repeat(np.arange(6), [3, 5, 2, 7, 4, 6]), x=RNG.normal(size=27))
+
+    @ppl.model
+    def ragged(table):
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+
+        @ppl.plate("group", table)
+        def _(rows):
+            level = ppl.sample("level", dist.Normal(mu, 1.0))
+            ppl.plate("row", lambda r: ppl.sample("y", dist.Normal(level + r["x"], 1.0)), within=rows)
+
+    density = ppl.compile(ragged(table).condition(y=RNG.normal(size=27)))
+    padded, z = pad(density, 6, 8), RNG.normal(size=(3, 7))
+    for one, other in zip(values(padded, z), values(density, z), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert "group': 6 rows" in lay_out(density)[1][0] and "table/rows/columns/x (6, 8)" in lay_out(density)[1][0]
+
+
 @ppl.model
 def centred(x):
     slope = ppl.sample("slope", dist.Normal(0.0, 1.0))
