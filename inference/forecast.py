@@ -186,17 +186,17 @@ def refuse_other_inputs(
 
 
 def _inputs(program: Any, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Inputs of the program's chains at given values."""
+
+    def run(data: Any, given: Any) -> Any:
+        settings = {"given": given, "known": program.learned(), "keep": ("inputs",)}
+        return program.play(data, **settings)[1].out.get("inputs", {})
+
     identity = ("inputs", program.key(), tuple(program.roles.items()), tuple(given))
-
-    def build() -> Any:
-        def run(data: Any, given: Any) -> Any:
-            settings = {"given": given, "known": program.learned(), "keep": ("inputs",)}
-            return program.play(data, **settings)[1].out.get("inputs", {})
-
-        return jit_quick(run)
-
-    found = kept(identity, build)(list(program.arguments.data), dict(given))
-    return {name: np.asarray(value) for name, value in found.items()}
+    arguments = (list(program.arguments.data), dict(given))
+    if not kept((*identity, "names"), lambda: jax.eval_shape(run, *arguments)):
+        return {}
+    return {name: np.asarray(value) for name, value in kept(identity, lambda: jit_quick(run))(*arguments).items()}
 
 
 def refuse_places_beyond(old: Any, new: Any, latent: Mapping[str, Any], given: Mapping[str, Any]) -> None:

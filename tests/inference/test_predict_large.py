@@ -208,7 +208,7 @@ def peak(rows: int, draws: int, budget: int, what: str, folder: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("what", ["mean", "path"])
+@pytest.mark.parametrize("what", ["mean", pytest.param("path", marks=pytest.mark.slow)])
 def test_memory_stays_within_the_budget(what, tmp_path):
     # the draws take 153 MiB, and some times that while they are computed; what else there is, such as the compiler's
     # memory for another shape, has some tens of MiB
