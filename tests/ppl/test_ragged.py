@@ -77,7 +77,10 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+SLOW = ("exactly a bucket", "one row each")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in TABLES])
 def test_density_and_gradient_equal_a_loop_over_rows(name):
     codes, groups = TABLES[name]
     rng = np.random.default_rng(1)
