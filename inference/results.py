@@ -155,7 +155,9 @@ class Fit:
         of its states (and from the data, where later steps read them). Of the longer chains the new steps come back.
 
         Args:
-            program: The model with new inputs (or a ``do``); None replicates the data. Its conditions do not count.
+            program: The model with new inputs (or a ``do``); None replicates the data. Its conditions do not count,
+                except that of values with gaps (``missing=``) the known elements stay and the others are drawn given
+                them.
             names: Sites to return; by default what is not simply a posterior draw.
             seed: Determines the draws.
             draws: Use only this many draws of every chain, evenly spaced.
@@ -171,6 +173,8 @@ class Fit:
 
         Raises:
             ppl.ModelError: If the program's latent sites do not match the posterior's, or a chain cannot go on.
+            MemoryError: If the draws, or with ``memory`` one piece of the work, do not fit; before computing.
+            FileExistsError: If ``path`` exists.
         """
         from .predict import predict
 
