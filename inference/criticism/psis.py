@@ -19,6 +19,9 @@ import numpy as np
 
 Array = np.ndarray
 
+EQUAL = 1e-12
+"""Spread of log ratios up to which they are equal: there is no tail, and nothing to distrust."""
+
 FEWEST = 5
 """Draws in the tail with which the law can be fitted."""
 
@@ -54,7 +57,8 @@ def smooth(log_ratios: Array, efficiency: float = 1.0) -> tuple[Array, Array]:
         efficiency: Effective sample size of the draws by their number; a chain that mixes slowly has a longer tail.
 
     Returns:
-        Log weights that sum to one over the draws, and the shapes k, infinite where the tail is too short to fit.
+        Log weights that sum to one over the draws, and the shapes k: infinite where the tail is too short to fit, 0
+        where all ratios are equal.
 
     Raises:
         ValueError: If a ratio is NaN or infinite upwards, or a column has no positive one.
@@ -81,6 +85,8 @@ def smooth(log_ratios: Array, efficiency: float = 1.0) -> tuple[Array, Array]:
 
 def _smooth(x: Array, tail: int) -> tuple[Array, float]:
     """One column with largest value 0; the shape first fitted to ``tail`` values above the next."""
+    if -x.min() < EQUAL:
+        return x, 0.0
     if tail + 1 > len(x):
         return x, math.inf
     order = np.argsort(x, kind="stable")
