@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,17 @@ ENGINE = mcmc.PooledHMC(draws=200, max_draws=200)
 CASES = evidence_cases()
 
 
+@cache
+def fit_of(name):
+    return infer(CASES[name].program, ENGINE, seed=1, progress=False)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("method", ["warp3", "normal"])
 def test_closed_form_evidences(name, method):
     """Three standard errors, seeded; false alarm 1 in 370 each for a fresh seed."""
     case = CASES[name]
-    fit = infer(case.program, ENGINE, seed=1, progress=False)
-    found = bridge(fit, method=method, seed=2)
+    found = bridge(fit_of(name), method=method, seed=2)
     assert found.se < (0.02 if method == "warp3" else 0.05)
     assert abs(found.log_evidence - case.log_evidence) < 3 * found.se
 
@@ -39,7 +44,7 @@ def test_the_closed_forms_are_evidences():
         case = CASES[name]
         density = ppl.compile(case.program)
         grid = np.linspace(-25.0, 25.0, 4001)[:, None]
-        values = np.exp(np.asarray(jax.vmap(density)(grid)) - case.log_evidence)
+        values = np.exp(np.asarray(jax.jit(jax.vmap(density))(grid)) - case.log_evidence)
         assert np.trapezoid(values, grid[:, 0]) == pytest.approx(1.0, abs=1e-6), name
 
 
