@@ -333,6 +333,12 @@ def _array(name: str, value: Any) -> np.ndarray:
     value = np.asarray(as_array(value, f"column {name!r} of a ragged table"))
     if not value.ndim:
         raise _wrong(f"column {name!r} is a single number; pass it to the model as an argument of its own")
+    bad = np.isnan(value).reshape(len(value), -1).any(axis=1) if value.dtype.kind == "f" and len(value) else np.zeros(1)
+    if bad.any():
+        raise _wrong(
+            f"column {name!r} is nan in row {int(np.argmax(bad))} ({int(bad.sum())} of {len(bad)} rows); leave these "
+            "rows out or fill them in"
+        )
     return value
 
 

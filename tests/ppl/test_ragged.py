@@ -307,6 +307,7 @@ def table(n=3):
         (lambda: ppl.ragged("k", {"x": [1.0]}), ["'k'", "x"]),
         (lambda: ppl.ragged(None, x=[1.0], groups=2), ["without groups"]),
         (lambda: ppl.ragged([0], x=1.0), ["'x'", "single number"]),
+        (lambda: ppl.ragged([0, 1, 0], x=[1.0, np.nan, np.nan]), ["'x'", "nan in row 1", "2 of 3"]),
         (lambda: varying(table()).condition(y=np.ones(4)), ["'y'", "(3,)", "(4,)"]),
     ],
 )
