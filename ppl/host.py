@@ -74,20 +74,23 @@ class HostCall:
         flat = [_rows(arg, lead, batch) for arg, lead in zip(args, leads, strict=True)]
         outside = np.zeros(rows, bool)  # where an argument is not finite: a trajectory on its way out
         for arg in flat:
-            if arg.dtype.kind == "f":
-                outside |= ~np.isfinite(arg.reshape(rows, -1)).all(axis=1)
+            if arg.dtype.kind == "f" and rows:
+                own = arg if _varies(arg) else arg[:1]
+                outside |= ~np.isfinite(own).all(axis=tuple(range(1, own.ndim)))
         with nullcontext() if self.pool is not None else _one_at_a_time:
             results = (self._together if self.batched else self._apart)(flat, outside)
-        for (index, result), row in itertools.product(enumerate(results), np.flatnonzero(~outside)):
-            if self.strict and result.dtype.kind == "f" and np.isnan(result[row]).any():
-                raise ModelError(self._nan_text(index, [arg[row] for arg in flat]))
+        for result in results:
+            if self.strict and result.dtype.kind == "f":
+                wrong = np.flatnonzero(np.isnan(result).any(axis=tuple(range(1, result.ndim))) & ~outside)
+                if len(wrong):
+                    raise ModelError(self._nan_text([arg[wrong[0]] for arg in flat]))
         return tuple(result.reshape(batch + result.shape[1:]) for result in results)
 
     def _together(self, flat: list[np.ndarray], outside: np.ndarray) -> list[np.ndarray]:
         rows = len(outside)
         if outside.any() and not outside.all():
             stand_in = np.where(outside, np.flatnonzero(~outside)[0], np.arange(rows))
-            flat = [arg[stand_in] for arg in flat]
+            flat = [arg[stand_in] if _varies(arg) else arg for arg in flat]
         try:
             results = self._checked(self.function(*flat), (rows,))
         except _TOLERATED as error:
@@ -102,7 +105,8 @@ class HostCall:
     def _apart(self, flat: list[np.ndarray], outside: np.ndarray) -> list[np.ndarray]:
         rows = len(outside)
         # padded pieces and lanes repeat elements, and one call may take minutes
-        keys = [b"".join(arg[i].tobytes() for arg in flat if arg.strides[0]) for i in range(rows)]
+        varying = [arg for arg in flat if _varies(arg)]
+        keys = [b"".join(arg[i].tobytes() for arg in varying) for i in range(rows)]
         first: dict[bytes, int] = {}
         for i, key in enumerate(keys):
             first.setdefault(key, i)
@@ -161,7 +165,7 @@ class HostCall:
     def _what(self) -> str:
         return f"external function {self.name!r}"
 
-    def _nan_text(self, index: int, element: Sequence[Any]) -> str:
+    def _nan_text(self, element: Sequence[Any]) -> str:
         shown = ", ".join(np.array2string(np.asarray(x), precision=6, threshold=8) for x in element)
         return (
             f"{self._what()} returned nan at ({shown}), where every argument is finite:\n{at(self.source)}\n"
@@ -176,6 +180,11 @@ def _rows(arg: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.
     if all(size == 1 for size in lead):
         return np.broadcast_to(arg.reshape(1, *core), (rows, *core))
     return np.broadcast_to(arg, batch + core).reshape(rows, *core)
+
+
+def _varies(arg: np.ndarray) -> bool:
+    """Whether the elements of a batch differ in an argument."""
+    return len(arg) > 1 and arg.strides[0] != 0
 
 
 def _describe(value: Any) -> str:
