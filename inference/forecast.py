@@ -152,6 +152,20 @@ def gaps(fit: Any, program: Any, bare: Any, known: Known) -> Clamped:
     return found
 
 
+def refuse_inner(program: Any, grown: Mapping[str, int]) -> None:
+    """Refuse a longer chain inside of another one, whose later steps read its end."""
+    from ppl import ModelError
+
+    for info in program.tidy.sites.values():
+        chains = [name for name, _, kind in info.plates if kind == "markov"]
+        for inner in chains[1:]:
+            if inner in grown:
+                raise ModelError(
+                    f"the chain '{inner}' runs in every step of '{chains[0]}' ({info.source}): were it longer, the "
+                    f"steps of '{chains[0]}' that the fit knows would follow other ones. Let '{chains[0]}' go on."
+                )
+
+
 def refuse_other_inputs(
     old: Any, new: Any, latent: Mapping[str, Any], given: Mapping[str, Any], grown: Mapping[str, int]
 ) -> None:

@@ -100,6 +100,7 @@ def planned(
     bare = unconditioned(program) if horizon is None else forecast.lengthened(unconditioned(program), horizon)
     known, index = _thinned(knowledge(fit), draws, fit.draws.shape[1])
     found, grown = match(known, bare), known.grown(bare)
+    forecast.refuse_inner(bare, grown)
     data = forecast.held(fit, bare, known, grown) | forecast.gaps(fit, program, bare, known)
     simulable = [name for name, site in bare.sites.items() if site.kind != "factor"]
     alike = {*found.whole, *data.values} - {*data.masks}

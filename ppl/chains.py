@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from . import _jax
 from .axes import elements_of, enter_table
 from .errors import ModelError, at, user_line
-from .following import continued
+from .following import continued, plain
 from .maps import check_size, inner_frame, inner_names, is_size, leading, static_size
 from .trace import Array, Frame, current, entered
 from .values import MASK, site_of
@@ -81,8 +81,8 @@ def _steps(frame: Frame, name: str, xs: Any, exists: Any, coords: Any, source: s
         size = leading("markov", name, (xs, exists), source)
         for index, leaf in enumerate(jax.tree_util.tree_leaves(xs)):
             frame.put("inputs", f"{name}/{index}", leaf)
-    if coords is not None and more:
-        coords = continued(coords, more, f"the labels of the chain {name!r}", source)
+    if coords is not None:
+        coords = continued(coords, more, f"the labels of the chain {name!r}", source) if more else plain(coords)
     check_size(frame, name, size, coords, source)
     return xs, size
 

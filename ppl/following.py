@@ -6,11 +6,25 @@ equally spaced months go on by months.
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
 
 from .errors import ModelError, at
+
+
+def plain(labels: Any) -> np.ndarray:
+    """Labels as an array; dates of Python become NumPy's.
+
+    Example:
+        >>> str(plain([datetime.date(2020, 1, 31)])[0])
+        '2020-01-31'
+    """
+    found = np.asarray(labels)
+    if found.dtype != object or not all(isinstance(label, datetime.date) for label in found.ravel()):
+        return found
+    return found.astype("M8[us]" if any(isinstance(x, datetime.datetime) for x in found.ravel()) else "M8[D]")
 
 
 def continued(labels: Any, more: int, what: str, source: str) -> np.ndarray:
@@ -36,7 +50,7 @@ def continued(labels: Any, more: int, what: str, source: str) -> np.ndarray:
         >>> continued(np.array(["2020-11-30", "2020-12-31"], "M8[D]"), 2, "labels", "").astype(str).tolist()
         ['2020-11-30', '2020-12-31', '2021-01-31', '2021-02-28']
     """
-    labels = np.asarray(labels)
+    labels = plain(labels)
     if labels.dtype.kind not in "iufM":
         last = str(labels[-1])
         return np.concatenate([labels.astype(str), np.array([f"{last}+{i}" for i in range(1, more + 1)])])

@@ -287,6 +287,9 @@ def test_labels_go_on():
     assert given["time"].values.tolist() == [2030]
     with pytest.raises(ppl.ModelError, match="step 0 is labelled 1985"):
         fit.predict(level(4, 0.9, 0.7, 0.5, (1985, *years)))
+    dates = tuple(np.arange("2024-01-30", "2024-02-02", dtype="M8[D]").tolist())
+    fit = infer(level(3, 0.9, 0.7, 0.5, dates).condition(y=Y[:3]), Gaussian(draws=5), progress=False)
+    assert fit.predict(horizon=1)["time"].values.astype("M8[D]").astype(str).tolist() == ["2024-02-02"]
     odd = infer(level(3, 0.9, 0.7, 0.5, (1, 2, 5)).condition(y=Y[:3]), Gaussian(draws=5), progress=False)
     with pytest.raises(ppl.ModelError, match="not clear how the labels of the chain 'time' go on after 1, 2, 5"):
         odd.predict(horizon=2)
@@ -314,6 +317,22 @@ def test_of_several_chains_one_is_named():
         fit.predict(horizon={"c": 2})
     with pytest.raises(ppl.ModelError, match="positive int, not 0"):
         fit.predict(horizon={"a": 0})
+
+
+def test_of_nested_chains_the_outer_goes_on():
+    @ppl.model
+    def nested(weeks, days):
+        def week(x, _):
+            return ppl.markov("day", lambda x, _: ppl.sample("x", dist.Normal(x, 0.1)), init=x, xs=days)[-1]
+
+        ppl.markov("week", week, init=0.0, xs=weeks)
+        ppl.sample("y", dist.Normal(0.0, 1.0))
+
+    fit = infer(nested(2, 3).condition(y=0.0), Gaussian(draws=5), progress=False)
+    out = fit.predict(horizon={"week": 1}, names="x")["x"].values
+    assert out.shape == (4, 5, 1, 3) and np.all(abs(out[..., 0, 0] - fit.values["x"][..., 1, 2]) < 0.6)
+    with pytest.raises(ppl.ModelError, match="'day' runs in every step of 'week'"):
+        fit.predict(horizon={"day": 1})
 
 
 def test_a_program_without_a_chain_has_no_horizon():
