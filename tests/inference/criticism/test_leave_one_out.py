@@ -192,7 +192,7 @@ def test_results_are_labelled(schools):
     assert found.pointwise["elpd"].dims == ("school", "year")
     assert found.pointwise["elpd"].sel(school="b").shape == (2,)
     assert found.labels[:3] == ["y[a, 0]", "y[a, 1]", "y[b, 0]"]
-    assert "leave-one-out over 6" in repr(found)
+    assert "leave-one-out over 6 school x year of y" in repr(found)
     assert "p_loo" in repr(found)
 
 
