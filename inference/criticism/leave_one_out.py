@@ -108,8 +108,9 @@ class Loo:
         """The estimate, its errors, and the units that are hard to predict from the others."""
         n = int(self.units.counted.sum())
         methods = self.methods[self.units.counted]
+        over, sites = " x ".join(self.units.dims), ", ".join(self.units.sites)
         lines = [
-            f"leave-one-out over {n} {' x '.join(self.units.dims)} of {', '.join(self.units.sites)}, {self.draws} draws",
+            f"leave-one-out over {n} {over} of {sites}, {self.draws} draws",
             f"elpd   {self.elpd:10.2f} +- {self.se:.2f}   (Monte Carlo error {self.mcse:.2g})",
             f"p_loo  {self.p_loo:10.2f}",
         ]
