@@ -143,7 +143,7 @@ def _value(var: Any, made_by: dict[Any, Any], values: dict[Any, Any], memory: di
         else:
             eqn = made_by.get(var)
             rule = None if eqn is None else _RULES.get(eqn.primitive.name)
-            if rule is None or len(eqn.outvars) != 1:
+            if eqn is None or rule is None or len(eqn.outvars) != 1:
                 raise _Unknown
             inputs = [_value(v, made_by, values, memory) for v in eqn.invars]
             memory[var] = np.asarray(rule(eqn.params, *inputs)).astype(var.aval.dtype)

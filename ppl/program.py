@@ -172,10 +172,12 @@ class Program:
                     frames[:] = [self.play(data, roles={})[1]]
 
                 code, _ = _jax.trace(run, [arguments.abstract(x) for x in self.arguments.data])
-                top, looked_up = frames[0], bounds.lookups(code)
-                found = Learned(top.sites, top.coords, padded_axes(top.tables), top.subsampled, looked_up)
+                top = frames[0]
+                read = bounds.lookups(code)
+                found = Learned(top.sites, top.coords, padded_axes(top.tables), top.subsampled, read)
                 cache[("learned", identity)] = found
-            self.arguments.once(lambda: bounds.check(found.lookups, self.arguments.data, self._place))
+            looked_up = found.lookups
+            self.arguments.once(lambda: bounds.check(looked_up, self.arguments.data, self._place))
             found = missing.extended(found, self.fixed)
             object.__setattr__(self, "_learned", found)
         return found
