@@ -171,7 +171,10 @@ BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+SLOW = ("LogNormal", "truncated below t", "StudentT")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in BOUNDED])
 def test_imputed_elements_have_the_density_and_jacobian_of_an_explicit_latent(name):
     make, value = BOUNDED[name]
 
@@ -241,9 +244,16 @@ FULL = {
 CONTINUOUS = ("normal", "gamma", "beta", "uniform", "scale", "vector", "event")
 
 
-@pytest.mark.parametrize("policy", ["marginalize", "impute"])
-@pytest.mark.parametrize("missing", [[], [1], [0, 1, 2]], ids=["none", "some", "all"])
-def test_gradients_are_finite_under_every_pattern(policy, missing):
+PATTERNS = {"none": [], "some": [1], "all": [0, 1, 2]}
+CASES = [(policy, pattern) for policy in ("marginalize", "impute") for pattern in PATTERNS]
+QUICK = [("marginalize", "some"), ("marginalize", "all"), ("impute", "some")]  # the first two are one program
+
+
+@pytest.mark.parametrize(
+    "policy, pattern", [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES]
+)
+def test_gradients_are_finite_under_every_pattern(policy, pattern):
+    missing = PATTERNS[pattern]
     data = {name: np.array(x, float) for name, x in FULL.items()}
     for name in CONTINUOUS if policy == "impute" else data:
         data[name][missing] = NAN

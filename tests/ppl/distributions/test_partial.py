@@ -60,7 +60,10 @@ def test_the_density_of_every_part_is_that_of_the_sub_vector(family):
         np.testing.assert_allclose(rows, sum(expected), atol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["covariance", "precision", "scale_tril"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("precision", "scale_tril")]
+
+
+@pytest.mark.parametrize("family", ["covariance", *OTHERS])
 def test_gradients_are_finite_and_those_of_the_sub_vector(family):
     def density(scale, shift, x, known):
         loc = LOC + shift
@@ -85,7 +88,7 @@ def test_gradients_are_finite_and_those_of_the_sub_vector(family):
         np.testing.assert_allclose(scale[i], 0.5 * (white @ r - k.sum()) / 1.3, atol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["covariance", "precision", "scale_tril", "low rank"])
+@pytest.mark.parametrize("family", ["covariance", "low rank", *OTHERS])
 def test_draws_given_the_known_elements_have_the_conditional_mean_and_covariance(family):
     make, _ = FAMILIES[family]
     cov = LOW_RANK if family == "low rank" else COV
