@@ -280,4 +280,4 @@ def test_draws_keep_what_is_known(policy):
     drawn = program.sample(3)
     for name, x in data.items():
         assert np.isfinite(drawn[name]).all()
-        np.testing.assert_array_equal(drawn[name][[0, 2]], x[[0, 2]])
+        np.testing.assert_array_equal(np.asarray(drawn[name])[[0, 2]], x[[0, 2]])
