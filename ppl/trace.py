@@ -26,7 +26,7 @@ from .errors import ModelError, at, user_line
 from .existence import counted
 from .minibatch import Minibatch
 from .sites import SiteInfo
-from .values import TWIN, factor_of, value_of
+from .values import TWIN, factor_of, validity_of, value_of
 
 Array = Any
 _ambient = threading.local()
@@ -271,7 +271,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
     if role != "done" and ("factor" in frame.keep):
         frame.put("factor", name, factor_of(frame, name, d, value, info, role))
     if "valid" in frame.keep:
-        frame.put("valid", name, space.validity(d, value))
+        frame.put("valid", name, validity_of(frame, name, d, value))
     return frame.given.get(name + TWIN, value)
 
 

@@ -118,6 +118,15 @@ def validates() -> bool:
     return bool(Distribution._validate_args)
 
 
+def validity_of(frame: Frame, name: str, d: Any, value: Array) -> dict[str, Any]:
+    """Whether a value and the parameters are admissible, for diagnosis; what is not known of a value is not judged."""
+    report = space.validity(d, value)
+    known = frame.given.get(name + MASK)
+    if known is not None:
+        report["support"] = report["support"] | partial.whole(~known, known.ndim - report["support"].ndim)
+    return report
+
+
 def _selected(frame: Frame, role: str | None, factor: Array) -> Array:
     """A log factor, zero where it is that of an observed site on the side of a branch that is not taken."""
     if role != "observed" or frame.select is None:
