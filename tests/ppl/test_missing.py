@@ -259,7 +259,7 @@ def test_gradients_are_finite_under_every_pattern(policy, pattern):
         data[name][missing] = NAN
         if name in ("vector", "event") and missing:
             data[name][1, 0] = 1.0  # partly known
-    program = zoo(np.ones(3), np.array(5.0))
+    program = zoo(np.ones(3), np.array(5))
     density = ppl.compile(program.condition(data, missing=policy))
     for z in np.random.default_rng(1).normal(size=(3, density.dim)):
         value, gradient, pointwise = evaluate(density, z)
@@ -275,7 +275,7 @@ def test_draws_keep_what_is_known(policy):
     data = {name: np.array(x, float) for name, x in FULL.items()}
     for name in CONTINUOUS if policy == "impute" else data:
         data[name][1] = NAN
-    program = zoo(np.ones(3), np.array(5.0)).condition(data, missing=policy)
+    program = zoo(np.ones(3), np.array(5)).condition(data, missing=policy)
     ppl.check(program)
     drawn = program.sample(3)
     for name, x in data.items():
