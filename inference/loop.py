@@ -237,7 +237,8 @@ class Run:
         }
         status = {"phase": self.monitor.phase, "draws": self.monitor.done, "divergences": self.monitor.divergences}
         status |= {"seconds": dict(self.seconds), "updated_at": time.time()}
-        state = {"status": status, "carry": self.carry, "loop": loop, "keeper": self.keeper.state()}
+        kept = {"keeper": self.keeper.state(), "memory": self.keeper.memory()}
+        state = {"status": status, "carry": self.carry, "loop": loop, **kept}
         self.directory.save(state)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -247,7 +248,7 @@ class Run:
         self.seconds = dict(loop["seconds"])
         self.monitor.phase, self.monitor.done = loop["phase"], loop["done"]
         self.monitor.divergences = loop["divergences"]
-        self.keeper.restore(state["keeper"])
+        self.keeper.restore(state["keeper"], state["memory"])
 
     def _about(self, **facts: Any) -> dict[str, Any]:
         rule = "" if self.rule is None else f"{self.rule.name}: {self.verdict or 'not judged'}"

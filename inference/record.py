@@ -128,18 +128,17 @@ class Recorder:
         return self.positions()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {
-            "seen": self.seen,
-            "moments": self.moments,
-            "last": self.last,
-            "sampling": self.sampling.state(),
-            "warmup": self.warmup.state(),
-        }
+        """What a checkpoint keeps of the draws: arrays and numbers only, for readers of any version."""
+        rhat = None if self.moments is None else self.moments.rhats()[0]
+        return {"seen": self.seen, "rhat": rhat, "sampling": self.sampling.state(), "warmup": self.warmup.state()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def memory(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides, to go on."""
+        return {"moments": self.moments, "last": self.last}
+
+    def restore(self, state: dict[str, Any], memory: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
-        self.seen, self.moments, self.last = int(state["seen"]), state["moments"], state["last"]
+        self.seen, self.moments, self.last = int(state["seen"]), memory["moments"], memory["last"]
         self.sampling.restore(state["sampling"])
         self.warmup.restore(state["warmup"])
 

@@ -317,10 +317,9 @@ def open_run(path: Any, program: Any = None) -> Fit:
     if sampling is None:
         raise StoreError(f"the run in {path} has no draws yet ({about.get('status')}); see ppl.inference.status(path)")
     keeper = Recorder(directory, None, None, {}, int(about["thin"]))
-    keeper.restore(sampling)
-    moments = keeper.moments
+    keeper.restore(sampling, {"moments": None, "last": None})
     info = about.get("info") or {}
-    draws = StoredDraws(keeper.sampling, keeper.warmup, info, None if moments is None else moments.rhats()[0])
+    draws = StoredDraws(keeper.sampling, keeper.warmup, info, sampling["rhat"])
     inputs = checkpoint.read(directory.path / "inputs.npz", only="coords"), _read_labels(directory)
     stored = stored_groups(draws, None, about, *inputs)
     notes = tuple(about.get("notes") or ())

@@ -170,7 +170,7 @@ def _opaque(model, monkeypatch):
         raise TypeError("unfamiliar")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ppl._jax, "_rebuild", fail)
+        patch.setattr(ppl._jax, "rebuild", fail)
         program = model(X + 0.125, 0.5).condition(y=Y)
         compiled = ppl.compile.__globals__["trace_program"](program)
     density = compiled.bind((*program.arguments.data, *program.fixed.values()), program)
