@@ -81,7 +81,7 @@ def test_command_judges_a_pack(tmp_path, capsys):
     columns = {f"beta[{i + 1}]": beta[:, i].reshape(10, 1000) for i in range(5)}
     np.savez(folder / "reference.npz", sigma=np.sqrt(variance).reshape(10, 1000), **columns)
     out = tmp_path / "out.json"
-    assert main(["--pack", str(tmp_path), "--until", "1000", "--json", str(out)]) == 0
+    assert main(["--pack", str(tmp_path), "--seeds", "1", "--until", "1000", "--json", str(out)]) == 0
     rows = json.loads(out.read_text())
     assert [row["rule"] for row in rows] == ["ess(1000)", "default"] and all(row["pass"] for row in rows)
     assert "2 of 2 pass" in capsys.readouterr().out
