@@ -226,7 +226,7 @@ class _Repeated(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], _Failure))
 
 
-logging.getLogger("jax._src.callback").addFilter(_Repeated())
+_repeated = _Repeated()
 
 _failures: collections.OrderedDict[str, BaseException] = collections.OrderedDict()
 _numbers = itertools.count(1)
@@ -239,6 +239,9 @@ def _remember(error: BaseException, call: HostCall) -> str:
     _failures[token] = error
     while len(_failures) > 64:
         _failures.popitem(last=False)
+    for handler in (*logging.getLogger("jax").handlers, *logging.getLogger().handlers, logging.lastResort):
+        if handler is not None:
+            handler.addFilter(_repeated)  # once, however often it is added
     return f"{token} {call.name}: {type(error).__name__}: {error}"
 
 
