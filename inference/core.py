@@ -8,7 +8,7 @@ advances block by block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -227,23 +227,40 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class FunctionDensity:
-    """A plain Python function as a log density over flat vectors, a pytree without leaves."""
+    """A plain Python function as a log density over flat vectors, a pytree without leaves.
+
+    Attributes:
+        function: Maps a position to its log density.
+        dim: Length of positions.
+        finite: Numbers of states of the last entries of a position, which are the codes 0, 1, ... of finite variables.
+    """
 
     function: Callable[[Array], Array]
     dim: int | None = None
+    finite: tuple[int, ...] = ()
 
     def __call__(self, position: Array) -> Array:
         """Evaluate the function."""
         return self.function(position)
 
+    @property
+    def continuous(self) -> int | None:
+        """Number of leading entries that are real."""
+        return None if self.dim is None else self.dim - len(self.finite)
 
-jax.tree_util.register_dataclass(FunctionDensity, data_fields=[], meta_fields=["function", "dim"])
+
+jax.tree_util.register_dataclass(FunctionDensity, data_fields=[], meta_fields=["function", "dim", "finite"])
 
 
-def as_density(target: Any, dim: int | None = None) -> Any:
+def as_density(target: Any, dim: int | None = None, finite: Sequence[int] = ()) -> Any:
     """Wrap a plain function so that it can be an argument of a compiled block.
 
     Objects that are pytrees of their own (densities compiled by the language) pass through.
+
+    Args:
+        target: A function of a flat position, or a density.
+        dim: Length of positions.
+        finite: Numbers of states of the last entries of a position, if those are codes of finite variables.
 
     Example:
         >>> as_density(lambda z: -0.5 * z @ z, dim=2)(np.ones(2))
@@ -253,7 +270,7 @@ def as_density(target: Any, dim: int | None = None) -> Any:
         return target
     leaves = jax.tree_util.tree_leaves(target)
     if len(leaves) == 1 and leaves[0] is target:
-        return FunctionDensity(target, dim)
+        return FunctionDensity(target, dim, tuple(int(k) for k in finite))
     return target
 
 
