@@ -13,16 +13,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl.inference.core import as_density
+
 
 @dataclass(frozen=True)
 class Target:
-    """A log density up to a constant, its exact sampler, and a step size and scales that suit it."""
+    """A log density up to a constant, its exact sampler, and a step size and scales that suit it.
+
+    The last entries of a position are codes of finite variables, as many as ``finite`` has entries; ``scale`` speaks
+    of the real ones.
+    """
 
     name: str
     log_density: Callable[[Any], Any]
     sample: Callable[[Any], Any]
     step_size: float
     scale: Any
+    finite: tuple[int, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """Length of positions."""
+        return len(self.scale) + len(self.finite)
+
+    def density(self) -> Any:
+        """The log density in a fresh wrapper, which shares nothing compiled with others."""
+        return as_density(lambda z: self.log_density(z), self.dim, self.finite)
 
 
 def _gaussian() -> Target:
@@ -114,4 +130,108 @@ def _banana() -> Target:
     return Target("banana", log_density, sample, 0.3, np.array([0.8, 1.2]))
 
 
+def _bimodal() -> Target:
+    """Two unlike correlated normals, 0.35 and 0.65, near enough that every kernel changes between them."""
+    means = np.array([[-1.8, 0.5], [1.5, -0.4]])
+    factors = np.array([[[0.5, 0.0], [0.4, 0.6]], [[0.9, 0.0], [-0.3, 0.4]]])
+    weights = np.array([0.35, 0.65])
+
+    def log_density(z: Any) -> Any:
+        noise = jnp.einsum("kij,kj->ki", np.linalg.inv(factors), z - means)
+        size = np.log(weights) - np.log(np.linalg.det(factors))
+        return jax.nn.logsumexp(size - 0.5 * jnp.sum(noise**2, axis=1))
+
+    def sample(key: Any) -> Any:
+        first, second = jax.random.split(key)
+        k = (jax.random.uniform(first) > weights[0]).astype(int)
+        return jnp.asarray(means)[k] + jnp.asarray(factors)[k] @ jax.random.normal(second, (2,))
+
+    return Target("bimodal", log_density, sample, 0.5, np.array([1.2, 0.7]))
+
+
+_REACH = 0.5
+
+
+def _support() -> Target:
+    """x ~ Gamma(3, 1), y | x ~ Uniform(0, x), w | y ~ Normal(y, 0.5) as they are: -inf outside of 0 < y < x."""
+
+    def log_density(z: Any) -> Any:
+        inside = (z[1] > 0.0) & (z[1] < z[0])
+        x = jnp.where(inside, z[0], 1.0)
+        value = jnp.log(x) - x - 0.5 * ((z[2] - z[1]) / _REACH) ** 2
+        return jnp.where(inside, value, -jnp.inf)
+
+    return Target("support", log_density, _sample_support, 0.5, np.array([1.5, 0.8, 0.9]))
+
+
+def _sample_support(key: Any) -> Any:
+    first, second, third = jax.random.split(key, 3)
+    x = jax.random.gamma(first, 3.0)
+    y = x * jax.random.uniform(second)
+    return jnp.stack([x, y, y + _REACH * jax.random.normal(third)])
+
+
+def nested_log_density(z: Any, jacobian: float = 1.0) -> Any:
+    """The variables of ``_support`` as log x, logit(y / x) and w."""
+    x, share = jnp.exp(z[0]), jax.nn.sigmoid(z[1])
+    log_determinant = 2.0 * z[0] + jnp.log(share) + jnp.log1p(-share)
+    return z[0] - x - 0.5 * ((z[2] - x * share) / _REACH) ** 2 + jacobian * log_determinant
+
+
+def _nested() -> Target:
+    def sample(key: Any) -> Any:
+        x, y, w = _sample_support(key)
+        return jnp.stack([jnp.log(x), jnp.log(y) - jnp.log(x - y), w])
+
+    return Target("nested", nested_log_density, sample, 0.6, np.array([0.5, 1.2, 0.8]))
+
+
+_TABLE = np.array([[0.02, 0.3, 0.05], [0.15, 0.01, 0.12], [0.03, 0.04, 0.08], [0.1, 0.06, 0.04]])
+"""Joint probabilities of two codes; neither is monotone, independent of the other or nearly uniform."""
+
+
+def _finite() -> Target:
+    log_table = np.log(_TABLE)
+
+    def sample(key: Any) -> Any:
+        cell = jax.random.categorical(key, jnp.asarray(log_table.ravel()))
+        return jnp.stack([cell // 3, cell % 3]).astype(float)
+
+    log_density = lambda z: jnp.asarray(log_table)[z[0].astype(int), z[1].astype(int)]  # noqa: E731
+    return Target("finite", log_density, sample, 1.0, np.zeros(0), _TABLE.shape)
+
+
+def _mixed() -> Target:
+    """Codes c, k of ``finite`` and an x whose law, a normal or a skewed one, depends on both."""
+    log_table = np.log(_TABLE)
+    location, scale = np.array([-1.5, 0.0, 2.0, 0.5]), np.array([0.5, 1.0, 1.6])
+
+    def log_density(z: Any) -> Any:
+        c, k = z[1].astype(int), z[2].astype(int)
+        u = (z[0] - jnp.asarray(location)[c]) / jnp.asarray(scale)[k]
+        return jnp.asarray(log_table)[c, k] + u - jnp.exp(u) - jnp.log(jnp.asarray(scale)[k])
+
+    def sample(key: Any) -> Any:
+        first, second = jax.random.split(key)
+        cell = jax.random.categorical(first, jnp.asarray(log_table.ravel()))
+        c, k = cell // 3, cell % 3
+        u = jnp.log(jax.random.exponential(second))
+        x = jnp.asarray(location)[c] + jnp.asarray(scale)[k] * u
+        return jnp.stack([x, c.astype(x.dtype), k.astype(x.dtype)])
+
+    return Target("mixed", log_density, sample, 0.8, np.array([1.2]), _TABLE.shape)
+
+
 TARGETS = [_gaussian(), _funnel(), _simplex(), _positive(), _heavy(), _banana()]
+"""All real, in unconstrained coordinates, unimodal."""
+
+CONTINUOUS = [*TARGETS, _bimodal(), _nested(), _support()]
+"""All real; the last one has a boundary that depends on another coordinate, and no density beyond it."""
+
+FINITE = [_finite()]
+"""All codes, with 12 competing states."""
+
+MIXED = [_mixed()]
+"""One real coordinate and two codes."""
+
+BY_NAME = {target.name: target for target in [*CONTINUOUS, *FINITE, *MIXED]}

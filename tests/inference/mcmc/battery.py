@@ -1,0 +1,102 @@
+"""The battery that every Markov kernel passes: rank invariance over targets that hide no bug.
+
+The targets are an anisotropic Gaussian, a funnel, a simplex, a skewed heavy tail, gammas on the log scale, a banana,
+two modes, and a support that depends on another site, in its own coordinates (-inf outside) and in unconstrained
+ones; for kernels that move codes, twelve competing states, alone and with a real coordinate beside them.
+
+A kernel is one ``Row``. ``test_battery.py`` runs every row: on its ``quick`` targets in the default suite, on all of
+its targets with many replications where slow tests run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl.inference.calibration.rank import RankResult, rank_invariance
+from ppl.inference.mcmc import HMC, NUTS
+from ppl.inference.mcmc.euclidean import Dense, Diagonal
+from tests.oracles import targets
+from tests.oracles.targets import BY_NAME, Target
+
+CONTINUOUS = tuple(t.name for t in targets.CONTINUOUS)
+FINITE = tuple(t.name for t in targets.FINITE)
+MIXED = tuple(t.name for t in targets.MIXED)
+QUICK = ("gaussian", "funnel", "support")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel in the battery.
+
+    Attributes:
+        name: Name of the test.
+        kernel: Makes the kernel, tuned for a target: it has ``dim``, ``step_size`` and ``scale`` (d,) or (d, d).
+        targets: Names of the targets it must leave invariant.
+        quick: Those of the default suite.
+        reversible: Whether the kernel is reversible; the test is then far more powerful.
+        walkers: Positions are ensembles (walkers, d) of independent draws, for kernels that move these; 0 for (d,).
+        density: Makes what the kernel is given of a target; by default its density.
+        replications: Repetitions in the default suite.
+        many: Repetitions where slow tests run.
+        steps: Moves in each repetition.
+    """
+
+    name: str
+    kernel: Callable[[Target], Any]
+    targets: tuple[str, ...] = CONTINUOUS
+    quick: tuple[str, ...] = QUICK
+    reversible: bool = True
+    walkers: int = 0
+    density: Callable[[Target], Any] = Target.density
+    replications: int = 2048
+    many: int = 20_000
+    steps: int = 5
+
+
+def metric(target: Target) -> Any:
+    """The target's scales as a metric."""
+    scale = np.asarray(target.scale)
+    return Dense(scale) if scale.ndim == 2 else Diagonal(scale)
+
+
+def tuned(kernel: Callable[..., Any], target: Target, factor: float = 1.0, **options: Any) -> Any:
+    """A kernel with the target's scales and a multiple of its step size."""
+    return kernel(step_size=factor * target.step_size, metric=metric(target), **options)
+
+
+def judge(row: Row, name: str, replications: int | None = None, seed: int = 1, **options: Any) -> RankResult:
+    """Rank test of a row on a target; nothing compiled earlier is used, so that mutants are seen.
+
+    Args:
+        row: The kernel's row.
+        name: The target's name.
+        replications: Repetitions.
+        seed: Seed.
+        options: ``target``, a target instead of the named one, and options of ``rank_invariance``.
+    """
+    target = options.pop("target", BY_NAME[name])
+    density = row.density(target)
+    sample: Any = target.sample
+    functions = lambda z: jnp.concatenate([z, z**2, target.log_density(z)[None]])  # noqa: E731
+    if row.walkers:
+        sample = lambda key: jax.vmap(target.sample)(jax.random.split(key, row.walkers))  # noqa: E731
+        single = functions
+        # One walker and a product over two: ensembles may keep each walker's law and spoil the joint one.
+        functions = lambda z: jnp.concatenate([single(z[0]), z[0] * z[1], jnp.mean(z, axis=0)])  # noqa: E731
+    options = {"steps": row.steps, "reversible": row.reversible, "test_functions": functions, **options}
+    return rank_invariance(
+        row.kernel(target), density, sample, replications=replications or row.replications, seed=seed, **options
+    )
+
+
+ROWS = [
+    Row("nuts", lambda t: tuned(NUTS, t, max_depth=6), quick=()),  # the default suite has test_invariance.py
+    Row("hmc", lambda t: tuned(HMC, t, length=7 * t.step_size), quick=()),
+]
+"""Every kernel; add a row for a new one."""
