@@ -22,6 +22,8 @@ from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
 from .passes.hoist import Hoisted, hoist
+from .passes.options import Passes
+from .passes.terms import Terms
 from .program import Program
 
 Array = Any
@@ -34,13 +36,25 @@ class Compiled:
         program: The program that it was traced from.
         sites: What the trace learned.
         slots: Places of the latent sites in the flat vector.
+        summed: Places of the finite sites that are summed out, in a vector of their codes.
+        passes: Which passes rewrite the log density.
         dim: Length of the flat vector.
         fixed: Names of fixed sites, in the order of their data.
         x64: Whether it was traced in float64.
     """
 
-    def __init__(self, program: Program, code: _jax.Code, names: list[tuple[str, str]], slots: dict) -> None:
+    def __init__(
+        self,
+        program: Program,
+        code: _jax.Code,
+        names: list[tuple[str, str]],
+        slots: dict,
+        summed: dict | None = None,
+        passes: Passes | None = None,
+    ) -> None:
         """Keep a trace; ``names`` are ``(channel, site)`` of its outputs."""
+        self.summed = summed or {}
+        self.passes = passes or Passes()
         self.program = program
         self.sites = program.learned()
         self.slots = slots
@@ -65,9 +79,18 @@ class Compiled:
         labels = enumerate(self.names)
         return [i for i, (channel, name) in labels if channel in channels and (sites is None or name in sites)]
 
-    def evaluate(self, outputs: Sequence[int], data: Sequence[Array], z: Array) -> dict[tuple[str, str], Array]:
-        """Selected outputs at a flat position."""
+    def evaluate(
+        self, outputs: Sequence[int], data: Sequence[Array], z: Array, codes: Array | None = None
+    ) -> dict[tuple[str, str], Array]:
+        """Selected outputs at a flat position; where they read sites that are summed out, at these sites' codes."""
         pieces = space.split(z, self.slots)
+        if self.summed:
+            if codes is None:
+                needed = set().union(*(self.reads[i] for i in outputs)) & set(self.summed)
+                if needed:
+                    raise ModelError(f"site {min(needed)!r} is summed out of this density; give its value")
+                codes = jnp.zeros(max(slot.stop for slot in self.summed.values()), z.dtype)
+            pieces |= space.split(codes, self.summed)
         values = self.part(outputs).run(*data, *pieces.values())
         return {self.names[i]: value for i, value in zip(outputs, values, strict=True)}
 
@@ -97,9 +120,14 @@ class Compiled:
         return [name for channel, name in self.names if channel == "factor"]
 
     @cached_property
+    def rewritten(self) -> Terms:
+        """The terms of the log density after all passes but ``hoist``."""
+        return Terms(self.part(self.terms), tuple(self.names[i] for i in self.terms))
+
+    @cached_property
     def hoisted(self) -> Hoisted:
         """The log density's program divided into what needs data only and the rest."""
-        return hoist(self.part(self.terms), self.inputs)
+        return hoist(self.rewritten.code, self.inputs)
 
     @cached_property
     def work(self) -> int:
@@ -147,8 +175,8 @@ class Compiled:
     @cached_property
     def reads(self) -> list[set[str]]:
         """For each output, the latent sites that it is computed from (through unconstrained values)."""
-        found = _jax.dependence(self.code, self.inputs + len(self.slots))
-        names = list(self.slots)
+        names = [*self.slots, *self.summed]
+        found = _jax.dependence(self.code, self.inputs + len(names))
         return [{names[i - self.inputs] for i in row if i >= self.inputs} for row in found]
 
     def bind(self, data: Sequence[Any], program: Program | None = None) -> Density:
@@ -184,13 +212,14 @@ _by_code: weakref.WeakValueDictionary[Hashable, Compiled] = weakref.WeakValueDic
 _CACHE_SIZE = 128
 
 
-def trace_program(program: Program) -> Compiled:
+def trace_program(program: Program, passes: Passes) -> Compiled:
     """Trace a program with everything that may be asked of it as outputs."""
     learned = program.learned()
     latent = program.latent()
-    discrete = [n for n in latent if learned[n].discrete]
-    if discrete:
-        name = discrete[0]
+    hidden = [n for n in latent if learned[n].discrete and passes.sums(n)]
+    discrete = [n for n in latent if learned[n].discrete and learned[n].states is None]
+    if discrete or hidden:
+        name = (discrete or hidden)[0]
         raise ModelError(
             f"site {name!r} ({learned[name].family}) is a discrete latent variable; gradient-based samplers such as "
             f"NUTS and HMC, and this density, need continuous ones:\n{at(learned[name].source)}\n"
@@ -203,14 +232,15 @@ def trace_program(program: Program) -> Compiled:
                 f"a latent variable:\n{at(learned[name].source)}\n  Condition on it, or write the value before "
                 "censoring as the site."
             )
-    slots = space.layout(learned, latent)
+    slots = space.layout(learned, tuple(n for n in latent if n not in hidden))
+    summed = space.layout(learned, tuple(hidden))
     names: list[tuple[str, str]] = []
     fixed = tuple(program.fixed)
 
     def everything(data: list[Array], values: list[Array], free: list[Array]) -> list[Array]:
         settings = {
             "given": dict(zip(fixed, values, strict=True)),
-            "free": dict(zip(slots, free, strict=True)),
+            "free": dict(zip((*slots, *summed), free, strict=True)),
             "known": learned,
             "keep": ("value", "factor", "likelihood", "logdet"),
         }
@@ -220,28 +250,29 @@ def trace_program(program: Program) -> Compiled:
         return [value for _, value in pairs]
 
     dtype = jnp.result_type(float)
-    free = [jax.ShapeDtypeStruct(slot.shape, dtype) for slot in slots.values()]
+    free = [jax.ShapeDtypeStruct(slot.shape, dtype) for slot in (*slots.values(), *summed.values())]
     arrays = [arguments.abstract(x) for x in (*program.arguments.data, *program.fixed.values())]
     count = len(program.arguments.data)
     code, _ = _jax.trace(everything, arrays[:count], arrays[count:], free)
-    return Compiled(program, code, list(names), slots)
+    return Compiled(program, code, list(names), slots, summed, passes)
 
 
-def lookup(program: Program) -> Compiled:
+def lookup(program: Program, passes: Passes | None = None) -> Compiled:
     """The compiled form of a program, from the cache where an equal one was traced before."""
-    fixed = tuple(program.fixed.items())
+    fixed, passes = tuple(program.fixed.items()), passes or Passes()
     identity = (
+        passes,
         program.key(),
         tuple((name, program.roles[name]) for name, _ in fixed),
         arguments.shape_key(tuple(value for _, value in fixed)),
     )
     found = _by_key.get(identity)
     if found is None:
-        traced = trace_program(program)
+        traced = trace_program(program, passes)
         signature = tuple(
             (n, i.kind, i.full_shape, i.plates, i.dims, i.discrete, program.role(n)) for n, i in traced.sites.items()
         )
-        code = (_jax.key(traced.code), tuple(traced.names), signature)
+        code = (_jax.key(traced.code), tuple(traced.names), signature, passes)
         found = _by_code.setdefault(code, traced)
         if len(_by_key) >= _CACHE_SIZE:
             _by_key.pop(next(iter(_by_key)))
@@ -249,11 +280,14 @@ def lookup(program: Program) -> Compiled:
     return found
 
 
-def compile(program: Program) -> Any:
+def compile(program: Program, *, marginalize: Any = True, collapse: bool = True) -> Any:
     """Compile a program to the log density of its latent sites.
 
     Args:
         program: A model called on data, with the observed sites conditioned.
+        marginalize: Finite latent sites to sum out: all of them, none (False), or a collection of names. Those that
+            are not summed stay in the flat vector, after the real entries, as codes 0, 1, ... of their values.
+        collapse: Whether likelihoods are replaced by sufficient statistics where a cost model finds that cheaper.
 
     Returns:
         The ``Density``, at a flat unconstrained vector; with subsampled plates a ``SubsampledDensity``.
@@ -274,7 +308,8 @@ def compile(program: Program) -> Any:
     """
     from .subsample import subsampled, subsampled_density
 
-    compiled, data = lookup(program), (*program.arguments.data, *program.fixed.values())
+    passes = Passes.of(marginalize, collapse)
+    compiled, data = lookup(program, passes), (*program.arguments.data, *program.fixed.values())
     if subsampled(program):
         return subsampled_density(compiled, tuple(_on_device(x) for x in data), Labels(program), program)
     return compiled.bind(data, program)

@@ -90,6 +90,17 @@ class Density:
         return self.compiled.dim
 
     @property
+    def finite(self) -> tuple[int, ...]:
+        """Numbers of states of the last entries of the vector, which are codes of finite sites."""
+        sites, slots = self.compiled.sites, self.layout.items()
+        return tuple(sites[n].states[1] for n, slot in slots if sites[n].discrete for _ in range(slot.start, slot.stop))
+
+    @property
+    def continuous(self) -> int:
+        """Number of entries of the vector that are real; the others, at its end, are codes of finite sites."""
+        return self.dim - len(self.finite)
+
+    @property
     def layout(self) -> dict[str, space.Slot]:
         """Places of the latent sites in the unconstrained vector."""
         return self.compiled.slots

@@ -33,6 +33,7 @@ class SiteInfo:
         joint: Number of trailing axes of ``shape`` along which elements depend on each other.
         elementwise: Whether the support is a product of supports of the elements.
         marginalizes: Whether the density of any part of a vector is known.
+        states: Least value and number of values of a finite support that is known when the model is traced, else None.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SiteInfo:
     joint: int = 0
     elementwise: bool = True
     marginalizes: bool = True
+    states: tuple[int, int] | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -44,6 +44,36 @@ def static_support(support: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
+def states(support: Any) -> tuple[int, int] | None:
+    """Least value and number of values of a finite set of integers, None where they are not known or not finite.
+
+    Example:
+        >>> states(constraints.integer_interval(2, 5)), states(constraints.nonnegative_integer)
+        ((2, 4), None)
+    """
+    one = each_support(support)
+    if one is constraints.boolean:
+        return 0, 2
+    low, high = getattr(one, "lower_bound", None), getattr(one, "upper_bound", None)
+    if not is_discrete(one) or low is None or high is None or not static_support(one):
+        return None
+    low, high = np.unique(np.asarray(low)), np.unique(np.asarray(high))
+    if low.size != 1 or high.size != 1:
+        return None
+    return int(low[0]), int(high[0] - low[0]) + 1
+
+
+def decode(free: Array, info: Any) -> Array:
+    """The value of a finite site from its codes 0, 1, ..., which a flat vector holds as floats."""
+    low, count = info.states
+    return jnp.clip(jnp.rint(free), 0, count - 1).astype(info.dtype) + low
+
+
+def encode(value: Array, info: Any) -> Array:
+    """Inverse of ``decode``."""
+    return (value - info.states[0]).astype(jnp.result_type(float))
+
+
 def free_shape(support: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Shape of the unconstrained value of a site of ``shape``, or None where no bijection is known."""
     try:
@@ -156,17 +186,17 @@ class Slot:
 
 
 def layout(sites: Mapping[str, Any], latent: tuple[str, ...]) -> dict[str, Slot]:
-    """Slots of the latent sites, in the order in which the model samples them."""
+    """Slots of latent sites, in the order in which the model samples them, the codes of finite ones last."""
     slots: dict[str, Slot] = {}
     start = 0
-    for name in latent:
+    for name in sorted(latent, key=lambda name: sites[name].discrete):
         info = sites[name]
-        if info.free_shape is None:
+        if info.free_shape is None and info.states is None:
             raise ModelError(
                 f"site {name!r} ({info.family}) has a support for which no map from an unconstrained space is known:"
                 f"\n{at(info.source)}"
             )
-        shape = info.sizes + info.free_shape
+        shape = info.sizes + (info.shape if info.free_shape is None else info.free_shape)
         stop = start + int(np.prod(shape, dtype=int))
         slots[name] = Slot(start, stop, shape)
         start = stop

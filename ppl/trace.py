@@ -227,6 +227,7 @@ def _describe(name: str, d: Any, dims: Any, frame: Frame, source: str) -> SiteIn
         joint=partial.joint_axes(d),
         elementwise=space.elementwise(d.support),
         marginalizes=partial.marginalizes(d),
+        states=space.states(d.support) if discrete else None,
     )
 
 

@@ -59,8 +59,11 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
         value = value if known is None else _completed(frame, name, d, info, value, known)
     elif name in frame.free:
         free = frame.free[name]
-        value, logdet = space.constrain(d.support, apart(frame, free), info)
-        frame.put("logdet", name, proper(frame, free, logdet))
+        if info.states is not None:
+            value = space.decode(apart(frame, free), info)
+        else:
+            value, logdet = space.constrain(d.support, apart(frame, free), info)
+            frame.put("logdet", name, proper(frame, free, logdet))
     elif frame.key is not None:
         if info.improper:
             raise ImproperPrior(
@@ -71,7 +74,9 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
     else:
         value = placeholder(d, info.dtype)
     frame.put("value", name, value)
-    if "free" in frame.keep and not info.discrete:
+    if "free" in frame.keep and info.states is not None and info.role is None:
+        frame.put("free", name, space.encode(value, info))
+    elif "free" in frame.keep and not info.discrete:
         if info.role is None:
             key = None if frame.key is None else fold_name(frame.key, name)
             frame.put("free", name, drawn(frame, key, space.unconstrain(d.support, value)))
