@@ -25,6 +25,7 @@ import numpy as np
 from ..adapt.fisher import Metric, from_pairs, scaled
 from ..core import Array, Block, Draws, as_density, host_rng
 from . import pooled_plan as planning
+from . import pooled_stuck as stuck
 from . import pooled_warmup as warmup
 from .pooled_block import SIZE, Lanes, Rows
 from .pooled_warmup import Carry
@@ -42,7 +43,7 @@ class PooledHMC:
         rhat: Split R-hat of z and |z - mean| that ends sampling.
         target_accept: Mean acceptance probability sought by the step size.
         restart: Whether warm-up overwrites chains that do not move, or explore a mode without mass
-            (``pooled_warmup.stuck_chains``).
+            (``pooled_stuck.stuck_chains``).
         max_leapfrogs: Most leapfrogs of one trajectory.
         dense_limit: Greatest dimension with a dense metric; a diagonal one above.
         lanes: Equal shares of the chains run in parallel, on threads of a CPU or on several devices; None chooses
@@ -175,7 +176,7 @@ class PooledHMC:
             stage="window",
             state=state.astype(lanes.dtype),
             metric=metric,
-            log_step=math.log(warmup.first_step(dim)),
+            log_step=math.log(stuck.first_step(dim)),
             leapfrogs=found.evaluations,
             log=log,
         )
@@ -246,8 +247,8 @@ class PooledHMC:
 
     def _watch(self, carry: Carry, log_step: float, acceptance: np.ndarray, index: int) -> tuple[Carry, float]:
         """Change the step size where chains stick."""
-        watch = carry.watch or warmup.Watch(np.zeros(self.chains))
-        watch, factors = warmup.watched(watch, acceptance, index)
+        watch = carry.watch or stuck.Watch(np.zeros(self.chains))
+        watch, factors = stuck.watched(watch, acceptance, index)
         if factors == 0:
             return replace(carry, watch=watch), log_step
         log_step += factors * math.log(2.0)

@@ -7,6 +7,7 @@ import pytest
 
 from ppl.inference.adapt.fisher import scaled
 from ppl.inference.mcmc import pooled_warmup as warmup
+from ppl.inference.mcmc.pooled_stuck import first_step
 from ppl.inference.mcmc.pooled_warmup import Carry
 
 CHAINS, DIM = 8, 2
@@ -50,7 +51,7 @@ def test_where_nobody_moves_the_step_shrinks_and_the_metric_stays():
 
 
 def test_first_windows_keep_the_step_from_collapsing():
-    assert warmup.end_window(carry(0, log_step=-5.0), True).log_step == pytest.approx(np.log(warmup.first_step(DIM)))
+    assert warmup.end_window(carry(0, log_step=-5.0), True).log_step == pytest.approx(np.log(first_step(DIM)))
     assert warmup.end_window(carry(2, log_step=-5.0), True).log_step == pytest.approx(-5.0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from ppl.inference.core import as_density
 from ppl.inference.diagnostics import ess_mean
 from ppl.inference.mcmc.pooled import PooledHMC
-from ppl.inference.mcmc.pooled_warmup import Watch, stuck_chains, watched
+from ppl.inference.mcmc.pooled_stuck import Watch, stuck_chains, watched
 
 
 def window(gap, scale, chains=6, minority=2, dim=4, length=40, acceptance=0.9):
