@@ -50,7 +50,7 @@ class StepSize:
     """Adapts a kernel's ``step_size`` to a mean acceptance rate.
 
     Attributes:
-        target_accept: The acceptance rate aimed at.
+        target_accept: The acceptance rate aimed at; None for the kernel's own ``target_accept``, or else 0.8.
         gamma: Strength of the pull towards the centre.
         t0: Damping of the first iterations.
         kappa: Exponent of the averaging weights, in (0.5, 1].
@@ -64,7 +64,7 @@ class StepSize:
         True
     """
 
-    target_accept: float = 0.8
+    target_accept: float | None = 0.8
     gamma: float = 0.05
     t0: float = 10.0
     kappa: float = 0.75
@@ -88,7 +88,8 @@ class StepSize:
         rate = xp.where(xp.isnan(rate), 0.0, rate)
         count = memory.count + 1.0
         fresh = 1.0 / (count + self.t0)
-        error = (1.0 - fresh) * memory.error + fresh * (self.target_accept - rate)
+        target = getattr(kernel, "target_accept", None) if self.target_accept is None else self.target_accept
+        error = (1.0 - fresh) * memory.error + fresh * ((0.8 if target is None else target) - rate)
         log_step = memory.centre - xp.sqrt(count) / self.gamma * error
         weight = count**-self.kappa
         log_mean = weight * log_step + (1.0 - weight) * memory.log_mean

@@ -32,7 +32,7 @@ import numpy as np
 from .. import precision as floats
 from ..core import host_rng
 from ..diagnostics import autocovariance
-from ..mcmc import NUTS
+from ..mcmc import NUTS, composite
 from . import replicate as graph
 from .replicate import Design
 from .report import SBC
@@ -236,7 +236,8 @@ def _in_graph(subject: Subject, kernel: Any, seeds: Array, count: int, thin: int
     """All replications in the compiled program; a first chunk finds the thinning."""
     design, density = subject.design, subject.density
     dtype = np.dtype(float) if jax.config.jax_enable_x64 else np.dtype(np.float32)
-    kernel = kernel.expand(density.dim) if hasattr(kernel, "expand") else kernel
+    composite.check(kernel, density, density.dim)
+    kernel = composite.expanded(kernel, density.dim, density)
     kernel = jax.tree.map(lambda x: _strong(x, dtype), kernel)
     size = chunk or _chunk(count, design.draws * max(density.dim, len(subject.labels)))
 

@@ -25,7 +25,7 @@ from ..adapt.metric import Variance, Window, merge, windows
 from ..adapt.step_size import StepSize, reasonable
 from ..core import Block, Draws, as_density, host_rng
 from ..devices import current, threads
-from . import lanes
+from . import composite, lanes
 from .start import StartError
 
 Array = Any
@@ -51,14 +51,18 @@ class Carry:
 def default_for(kernel: Any) -> tuple[Any, ...]:
     """Return the standard adapters of a kernel: for its step size and its metric, where it has them.
 
+    A kernel that is tuned by other rules has a method ``adapters`` which returns its own.
+
     Example:
         >>> from ppl.inference.mcmc import NUTS
         >>> [type(a).__name__ for a in default_for(NUTS())]
         ['StepSize', 'Variance']
     """
+    if hasattr(kernel, "adapters"):
+        return tuple(kernel.adapters())
     adapters: list[Any] = []
     if hasattr(kernel, "step_size"):
-        adapters.append(StepSize(getattr(kernel, "target_accept", 0.8)))
+        adapters.append(StepSize(None))
     if hasattr(kernel, "metric"):
         adapters.append(Variance())
     return tuple(adapters)
@@ -133,7 +137,8 @@ class Chains:
         """
         target = as_density(target)
         dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(np.asarray(init))[-1]
-        kernel = self.kernel.expand(dim) if hasattr(self.kernel, "expand") else self.kernel
+        composite.check(self.kernel, target, dim)
+        kernel = composite.expanded(self.kernel, dim, target)
         dtype = np.dtype(float) if jax.config.jax_enable_x64 else np.dtype(np.float32)
         kernel = jax.tree.map(lambda x: _spread(x, self.chains, dtype), kernel)
         state, log, bad = self._first_states(seed, target, kernel, dim, init)

@@ -76,11 +76,9 @@ def _report(kernel: Any, state: Any, info: Any, target: Any) -> dict[str, Array]
     out = {"position": state.position, "lp": lp}
     if hasattr(kernel, "step_size"):
         out["step_size"] = jnp.asarray(kernel.step_size)
-    for item in fields(info):
-        value = getattr(info, item.name)
-        if jnp.ndim(value) == 0:
-            out[item.name] = jnp.asarray(value)
-    return out
+    own = {item.name: getattr(info, item.name) for item in fields(info)}
+    named = info.statistics(kernel) if hasattr(info, "statistics") else own
+    return out | {name: jnp.asarray(value) for name, value in named.items() if jnp.ndim(value) == 0}
 
 
 plain_block = jax.jit(block)
