@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl.inference.calibration.rank import RankResult, rank_invariance
-from ppl.inference.mcmc import HMC, NUTS
+from ppl.inference.mcmc import HMC, MALA, NUTS, Barker, EllipticalSlice, Independence, RandomWalk, Slice
 from ppl.inference.mcmc.euclidean import Dense, Diagonal
+from ppl.inference.mcmc.independence import StudentT
 from tests.oracles import targets
 from tests.oracles.targets import BY_NAME, Target
 
@@ -95,8 +96,34 @@ def judge(row: Row, name: str, replications: int | None = None, seed: int = 1, *
     )
 
 
+def moments(target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and Cholesky factor of the covariance of a target, roughly, from exact draws."""
+    draws = np.asarray(jax.vmap(target.sample)(jax.random.split(jax.random.key(7), 500)))
+    return draws.mean(0), np.linalg.cholesky(np.cov(draws.T))
+
+
+def elliptical(target: Target) -> Any:
+    """An ellipse that fits, moved and stretched a little."""
+    mean, factor = moments(target)
+    return EllipticalSlice(mean=mean + 0.3 * np.diag(factor), factor=1.3 * factor)
+
+
+def independence(target: Target) -> Any:
+    """A proposal that fits only roughly, so that its density matters."""
+    mean, factor = moments(target)
+    return Independence(StudentT(mean - 0.3 * np.diag(factor), 1.2 * factor, 4.0))
+
+
 ROWS = [
     Row("nuts", lambda t: tuned(NUTS, t, max_depth=6), quick=()),  # the default suite has test_invariance.py
     Row("hmc", lambda t: tuned(HMC, t, length=7 * t.step_size), quick=()),
+    Row("mala", lambda t: tuned(MALA, t, 1.5)),
+    Row("barker", lambda t: tuned(Barker, t, 2.0)),
+    Row("barker-narrow", lambda t: tuned(Barker, t, 2.0, width=0.1), quick=("heavy",)),
+    Row("random-walk", lambda t: tuned(RandomWalk, t, 2.0)),
+    Row("slice", lambda t: Slice(metric=metric(t), lines=1, max_steps=4)),
+    Row("slice-axes", lambda t: Slice(width=0.5, metric=metric(t), axes=True), quick=("bimodal",)),
+    Row("elliptical", elliptical),
+    Row("independence", independence),
 ]
 """Every kernel; add a row for a new one."""
