@@ -18,6 +18,7 @@ import numpy as np
 from . import missing, space
 from .errors import ModelError, suggest
 from .host import surfacing
+from .movable import Movable
 from .program import Program
 from .sites import in_order
 
@@ -187,7 +188,20 @@ class Density:
             raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(absent)}")
         given = {**fixed, **{n: self._packed(n, values[n]) for n in self.layout}}
         settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
-        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
+        return self._joined(program.play(self._arguments(), **settings)[1].out.get("free", {}))
+
+    def _joined(self, free: dict[str, Array]) -> Array:
+        """A flat vector from free values of the model's text."""
+        return space.join(free if self.compiled.hand is None else self.compiled.hand.invert(self.data, free), self.layout)
+
+    def _written(self, pieces: dict[str, Array]) -> dict[str, Array]:
+        """Free values of the model's text."""
+        return pieces if self.compiled.hand is None else self.compiled.hand.apply(self.data, pieces)
+
+    @property
+    def movable(self) -> Any:
+        """Hierarchical effects whose coordinates a run may learn (``movable.Movable``), None where there are none."""
+        return None if self.compiled.moves is None else Movable(self, self.compiled.moves)
 
     def _packed(self, name: str, value: Array) -> Array:
         """A value of the program's shape, or in a ragged plate of the tidy table's."""
@@ -209,7 +223,7 @@ class Density:
         """
         program, fixed = self._play_inputs()
         settings = {"given": fixed, "known": self.compiled.sites, "key": key, "keep": ("free",)}
-        return space.join(program.play(self._arguments(), **settings)[1].out.get("free", {}), self.layout)
+        return self._joined(program.play(self._arguments(), **settings)[1].out.get("free", {}))
 
     def diagnose(self, z: Array) -> dict[str, Any]:
         """Values, factors, supports and parameters of all sites, for ``ppl.check``."""
@@ -231,20 +245,28 @@ class Density:
         rest = [i for i in compiled.terms if i not in theirs]  # factor statements
         return Part(self, tuple(prior)), Part(self, (*compiled.likelihood, *rest))
 
-    def restrict(self, names: str | Sequence[str], z: Array) -> Restricted:
+    def restrict(self, names: str | Sequence[str], z: Array, each: str | None = None) -> Any:
         """Full conditional of some sites, the others held at ``z``: only the factors that read them.
 
         Args:
             names: One latent site or several.
             z: Full position, shape (dim,).
+            each: A plate around them, whose elements have a conditional each.
 
         Returns:
-            A density over the concatenated unconstrained values of ``names``.
+            A density over the concatenated unconstrained values of ``names``; with ``each`` the ``Elements``.
+
+        Raises:
+            ModelError: A name that is not a latent site, or with ``each`` elements that others read.
         """
         chosen = (names,) if isinstance(names, str) else tuple(names)
         unknown = [n for n in chosen if n not in self.layout]
         if unknown:
             raise ModelError(f"restrict: {unknown[0]!r} is not a latent site.{suggest(unknown[0], self.layout)}")
+        if each is not None:
+            from .elements import elements
+
+            return elements(self, chosen, z, each)
         outputs = tuple(i for i in self.compiled.terms if self.compiled.reads[i] & set(chosen))
         return Restricted(self, z, chosen, outputs)
 
@@ -284,7 +306,7 @@ def _diagnose(density: Density, z: Array) -> dict[str, Any]:
     program, fixed = density._play_inputs()
     settings = {
         "given": fixed,
-        "free": space.split(z, density.layout),
+        "free": density._written(space.split(z, density.layout)),
         "known": density.compiled.sites,
         "keep": ("value", "factor", "valid"),
     }

@@ -195,14 +195,26 @@ def _run_plate(name: str, body: Callable, arrays: tuple, coords: Any, subsample:
         scale = own if scale is None else own * scale
     window = frame.windows.get(name)
     if window is not None:
-        inputs = jax.tree_util.tree_map(lambda x: jax.lax.dynamic_slice_in_dim(x, *window), inputs)
+        inputs = jax.tree_util.tree_map(lambda x: _windowed(x, *window), inputs)
     result, out = jax.vmap(element)(*inputs)
     nested = seen[0]
     nested.out = out
     frame.merge(nested)
     if count is not None:
         return None
-    return result if window is None else Unread()
+    if window is None:
+        return result
+    return Unread() if frame.unread is None else _marked(result, size, frame.unread)
+
+
+def _windowed(x: Array, start: Array, count: int) -> Array:
+    """The elements of a window; what has no more elements than that is of the window already."""
+    return x if x.shape[0] == count else jax.lax.dynamic_slice_in_dim(x, start, count)
+
+
+def _marked(result: Any, size: int, mark: Array) -> Any:
+    """In place of the result of all elements arrays of its shapes that depend on the mark."""
+    return jax.tree_util.tree_map(lambda x: jnp.broadcast_to(mark, (size, *x.shape[1:])).astype(x.dtype), result)
 
 
 class Unread:

@@ -24,6 +24,7 @@ from .coding import place
 from .distributions import partial
 from .errors import ModelError, at, user_line
 from .existence import counted
+from .location import note
 from .minibatch import Minibatch
 from .sites import SiteInfo
 from .values import TWIN, factor_of, validity_of, value_of
@@ -49,6 +50,7 @@ class Frame:
         scope: Prefix of site names.
         horizon: Steps by which chains are longer than the model says, by name (forecasts).
         windows: Start and number of the elements of a plate that are run, where not all are (large predictions).
+        unread: What stands for the result of such a plate: a mark that shows which values are computed from it.
         select: Predicate under which observed factors count, inside a branch.
         on: Whether the element exists, inside a ragged plate (padding does not); None for yes.
         tables: Plates and other axes that are padded, by name, shared by all levels of a run.
@@ -74,6 +76,7 @@ class Frame:
     scope: str = ""
     horizon: Mapping[str, int] = field(default_factory=dict)
     windows: Mapping[str, tuple[Array, int]] = field(default_factory=dict)
+    unread: Array | None = None
     select: Array | None = None
     on: Array | None = None
     tables: dict[str, Axis] = field(default_factory=dict)
@@ -269,6 +272,7 @@ def sample(name: str, d: Any, dims: Any = None) -> Array:
         info = replace(info, role=role)
     frame.register(info)
     value = value_of(frame, name, d, info)
+    note(frame, name, d, info)
     if role != "done" and ("factor" in frame.keep):
         frame.put("factor", name, factor_of(frame, name, d, value, info, role))
     if "valid" in frame.keep:

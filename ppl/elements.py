@@ -1,0 +1,270 @@
+"""Full conditionals of the elements of a plate: many independent densities, evaluated at the cost of one.
+
+Given everything outside of a plate its elements are independent, pi(x | rest) = prod_i pi_i(x_i | rest). The factors of
+element i are what one run of the plate's body for that element alone computes, so that all of them, mapped over i, cost
+what one evaluation of the plate costs. In that run the plate's result is a mark which reaches every value computed
+from it: a factor that the mark reaches would read other elements, and is refused. So is a factor outside of the plate
+that reads the sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _jax, arguments, space
+from .errors import ModelError, at, suggest
+
+Array = Any
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "plate"])
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """Full conditionals of sites in the elements of a plate, one for each.
+
+    Attributes:
+        density: The density.
+        position: Full position, shape (dim,).
+        names: The sites, in the order of the density's layout.
+        plate: Name of the plate.
+
+    Example:
+        >>> import ppl
+        >>> from ppl import dist
+        >>> @ppl.model
+        ... def f():
+        ...     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        ...     ppl.plate("i", lambda: ppl.sample("x", dist.Normal(mu, 1.0)), 3)
+        >>> elements = ppl.compile(f()).restrict("x", np.array([2.0, 0.0, 1.0, 5.0]), each="i")
+        >>> [round(float(elements.element(i)(x)), 4) for i, x in enumerate(elements.start())]
+        [-2.9189, -1.4189, -5.4189]
+    """
+
+    density: Any
+    position: Array
+    names: tuple[str, ...]
+    plate: str
+
+    @property
+    def _depth(self) -> int:
+        return len(_path(self.density.compiled.sites[self.names[0]], self.plate))
+
+    @property
+    def count(self) -> int:
+        """Number of elements, over the plates around the plate too."""
+        return int(np.prod(self.density.layout[self.names[0]].shape[: self._depth]))
+
+    @property
+    def dim(self) -> int:
+        """Length of the vector of one element."""
+        slots = [self.density.layout[name] for name in self.names]
+        return sum(slot.stop - slot.start for slot in slots) // self.count
+
+    @property
+    def finite(self) -> tuple[int, ...]:
+        """Numbers of states of the last entries of an element's vector, which are codes of finite sites."""
+        sites = self.density.compiled.sites
+        return tuple(
+            sites[name].states[1]
+            for name in self.names
+            if sites[name].discrete
+            for _ in range((self.density.layout[name].stop - self.density.layout[name].start) // self.count)
+        )
+
+    @property
+    def continuous(self) -> int:
+        """Number of entries of an element's vector that are real."""
+        return self.dim - len(self.finite)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether an element's conditional has a gradient."""
+        return not _jax.host_functions(_element(self)[0])
+
+    def start(self) -> Array:
+        """The elements' part of the full position, shape (count, dim)."""
+        slots = [self.density.layout[name] for name in self.names]
+        pieces = [self.position[slot.start : slot.stop].reshape(self.count, -1) for slot in slots]
+        return jnp.concatenate(pieces, axis=1)
+
+    def merge(self, x: Array) -> Array:
+        """The full position with these sites at ``x`` of shape (count, dim)."""
+        z = self.position
+        for name, columns in self._columns(x).items():
+            z = jax.lax.dynamic_update_slice(z, columns.ravel(), (self.density.layout[name].start,))
+        return z
+
+    def element(self, index: Array) -> Element:
+        """The conditional of one element; the index may be traced."""
+        _element(self)
+        return Element(self, index)
+
+    def _columns(self, x: Array) -> dict[str, Array]:
+        """Cut the last axis into the sites' parts."""
+        found, used = {}, 0
+        for name in self.names:
+            slot = self.density.layout[name]
+            size = (slot.stop - slot.start) // self.count
+            found[name] = x[..., used : used + size]
+            used += size
+        return found
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["all", "index"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Element:
+    """The full conditional of one element."""
+
+    all: Elements
+    index: Array
+
+    @property
+    def dim(self) -> int:
+        """Length of its vector."""
+        return self.all.dim
+
+    @property
+    def finite(self) -> tuple[int, ...]:
+        """Numbers of states of its last entries, which are codes."""
+        return self.all.finite
+
+    @property
+    def continuous(self) -> int:
+        """Number of its entries that are real."""
+        return self.all.continuous
+
+    def __call__(self, x: Array) -> Array:
+        """Log density of the element at ``x`` of shape (dim,) given the rest, up to a constant."""
+        whole = self.all
+        code = _element(whole)[0]
+        depth, layout = whole._depth, whole.density.layout
+        pieces = space.split(whole.position, layout)
+        for name, values in whole._columns(x).items():
+            pieces[name] = values.reshape((1,) * depth + layout[name].shape[depth:])
+        sizes = layout[whole.names[0]].shape[:depth]
+        places, rest = [], jnp.asarray(self.index, jnp.int32)
+        for size in reversed(sizes[1:]):
+            places.append(jax.lax.rem(rest, jnp.int32(size)))
+            rest = jax.lax.div(rest, jnp.int32(size))
+        places.append(rest)
+        mark = jnp.zeros((), x.dtype)
+        terms = code.run(*whole.density.data, *pieces.values(), *places[::-1], mark)
+        total = jnp.zeros((), x.dtype)
+        for term in terms:
+            total = total + jnp.sum(term).astype(x.dtype)
+        return total
+
+
+def elements(density: Any, names: Sequence[str], z: Array, plate: str) -> Elements:
+    """The full conditionals of some sites in each element of a plate.
+
+    Raises:
+        ModelError: A site that does not stand in the plate, or elements that others read.
+    """
+    sites = density.compiled.sites
+    for name in names:
+        if not _path(sites[name], plate):
+            around = [label for label, _, _ in sites[name].plates]
+            where = f"in {', '.join(around)}" if around else "in no plate"
+            raise ModelError(
+                f"each={plate!r}: site {name!r} does not stand in a plate of this name, but {where}:"
+                f"\n{at(sites[name].source)}{suggest(plate, around) if around else ''}"
+            )
+        if _path(sites[name], plate)[-1][2] != "plate":
+            raise ModelError(
+                f"each={plate!r}: the steps of a chain depend on each other, so that site {name!r} cannot move in each "
+                f"of them apart:\n{at(sites[name].source)}\n  Leave each= out."
+            )
+        if _path(sites[name], plate) != _path(sites[names[0]], plate):
+            raise ModelError(
+                f"each={plate!r}: sites {names[0]!r} and {name!r} do not stand in the same plates:"
+                f"\n{at(sites[names[0]].source)}\n{at(sites[name].source)}"
+            )
+    found = Elements(density, z, tuple(sorted(names, key=lambda name: density.layout[name].start)), plate)
+    _element(found)
+    return found
+
+
+def _path(info: Any, plate: str) -> tuple[tuple[str, int, str], ...]:
+    """The plates around a site, down to the one that is meant; none if it does not stand in it."""
+    labels = [label for label, _, _ in info.plates]
+    return info.plates[: labels.index(plate) + 1] if plate in labels else ()
+
+
+def _element(whole: Elements) -> tuple[Any, tuple[int, ...]]:
+    """The program of one element's factors, traced once."""
+    compiled = whole.density.compiled
+    identity = ("element", whole.names, whole.plate)
+    if identity not in compiled._parts:
+        compiled._parts[identity] = _traced(whole)
+    return compiled._parts[identity]
+
+
+def _traced(whole: Elements) -> tuple[Any, tuple[int, ...]]:
+    compiled, chosen = whole.density.compiled, set(whole.names)
+    path = _path(compiled.sites[whole.names[0]], whole.plate)
+    wanted = _factors(whole, chosen, path)
+    program = whole.density.program
+    labels: list[tuple[str, str]] = []
+
+    def terms(data: list[Array], values: list[Array], free: list[Array], places: list[Array], mark: Array) -> Any:
+        settings = {
+            "given": dict(zip(compiled.fixed, values, strict=True)),
+            "free": dict(zip(compiled.slots, free, strict=True)),
+            "known": compiled.sites,
+            "keep": ("factor", "logdet"),
+            "windows": {label: (place, 1) for (label, _, _), place in zip(path, places, strict=True)},
+            "unread": mark,
+        }
+        out = program.play(data, **settings)[1].out
+        pairs = [((c, n), v) for c, kept in out.items() for n, v in kept.items()]
+        labels[:] = [label for label, _ in pairs]
+        return [value for _, value in pairs]
+
+    with jax.enable_x64(compiled.x64):
+        dtype = jnp.result_type(float)
+        count = len(program.arguments.data)
+        arrays = [arguments.abstract(x) for x in (*program.arguments.data, *program.fixed.values())]
+        shapes = {name: slot.shape for name, slot in compiled.slots.items()}
+        shapes |= {name: (1,) * len(path) + shapes[name][len(path) :] for name in chosen}
+        free = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()]
+        places = [jax.ShapeDtypeStruct((), jnp.int32) for _ in path]
+        mark = jax.ShapeDtypeStruct((), dtype)
+        code, _ = _jax.trace(terms, arrays[:count], arrays[count:], free, places, mark)
+    inputs = compiled.inputs + len(shapes) + len(path) + 1
+    outputs = tuple(i for i, label in enumerate(labels) if label in wanted)
+    reads = _jax.dependence(code, inputs)
+    for i in outputs:
+        if inputs - 1 in reads[i]:
+            _refuse(whole, labels[i][1], "reads other elements of the plate, through the plate's result")
+    return _jax.select(code, outputs), outputs
+
+
+def _factors(whole: Elements, chosen: set[str], path: tuple) -> set[tuple[str, str]]:
+    """Terms of the log density that read the sites, all of which stand in the plate."""
+    compiled = whole.density.compiled
+    found = set()
+    for i in compiled.terms:
+        if compiled.reads[i] & chosen:
+            channel, name = compiled.names[i]
+            if compiled.sites[name].plates[: len(path)] != path:
+                _refuse(whole, name, f"stands outside of plate {whole.plate!r} and reads its elements")
+            found.add((channel, name))
+    return found
+
+
+def _refuse(whole: Elements, name: str, why: str) -> None:
+    sites = whole.density.compiled.sites
+    first = whole.names[0]
+    raise ModelError(
+        f"each={whole.plate!r}: the elements of site {first!r} do not move independently of each other, because site "
+        f"{name!r} {why}:\n{at(sites[first].source)}\n{at(sites[name].source)}\n"
+        f"  Leave each= out, Block({first!r}, kernel), or write {name!r} inside of the plate, for one element."
+    )
