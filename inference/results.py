@@ -103,6 +103,28 @@ class Fit:
         return list(labels) if labels is not None else [f"z[{i}]" for i in range(self.draws.shape[2])]
 
     @property
+    def log_evidence(self) -> float:
+        """Log of the integral of the density (the marginal likelihood of a program), where the engine estimated it.
+
+        Raises:
+            AttributeError: The engine gives no evidence; ``ppl.inference.bridge(fit)`` estimates it from the draws.
+        """
+        return self._evidence("log_evidence")
+
+    @property
+    def log_evidence_se(self) -> float:
+        """Standard error of ``log_evidence``."""
+        return self._evidence("log_evidence_se")
+
+    def _evidence(self, name: str) -> float:
+        if name not in self.draws.info:
+            raise AttributeError(
+                "this run estimated no evidence. Estimate it from the draws with ppl.inference.bridge(fit), or sample "
+                "with mcmc.Tempering()."
+            )
+        return float(self.draws.info[name])
+
+    @property
     def divergences(self) -> int:
         """Number of divergent transitions among the draws."""
         return int(np.sum(self.draws.stats.get("diverging", 0)))

@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from .chains import Chains
     from .cycle import Cycle
     from .differential import DifferentialEvolution
+    from .ensemble import Ensemble
     from .elliptical import EllipticalSlice
+    from .finite_metropolis import FiniteMetropolis
+    from .gibbs import Gibbs
     from .hmc import HMC
-    from .independence import Independence
+    from .independence import Independence, StudentT
+    from .informed import LocallyInformed
     from .mala import MALA
+    from .microcanonical import MAMS, MCLMC
     from .mixture import Mixture
     from .nuts import NUTS
     from .pooled import PooledHMC
+    from .proposals import GaussianProposal
     from .random_walk import RandomWalk
     from .slice import Slice
     from .stretch import Stretch
+    from .tempering import Tempering
     from .walk import Walk
 
 _HOMES = {
@@ -32,35 +39,53 @@ _HOMES = {
     "Chains": "chains",
     "Cycle": "cycle",
     "DifferentialEvolution": "differential",
+    "Ensemble": "ensemble",
     "EllipticalSlice": "elliptical",
+    "FiniteMetropolis": "finite_metropolis",
+    "Gibbs": "gibbs",
+    "GaussianProposal": "proposals",
     "HMC": "hmc",
     "Independence": "independence",
+    "LocallyInformed": "informed",
     "MALA": "mala",
+    "MAMS": "microcanonical",
+    "MCLMC": "microcanonical",
     "Mixture": "mixture",
     "NUTS": "nuts",
     "PooledHMC": "pooled",
     "RandomWalk": "random_walk",
     "Slice": "slice",
     "Stretch": "stretch",
+    "StudentT": "independence",
+    "Tempering": "tempering",
     "Walk": "walk",
 }
 
 __all__ = [
     "HMC",
     "MALA",
+    "MAMS",
+    "MCLMC",
     "NUTS",
     "Barker",
     "Block",
     "Chains",
     "Cycle",
     "DifferentialEvolution",
+    "Ensemble",
     "EllipticalSlice",
+    "FiniteMetropolis",
+    "Gibbs",
+    "GaussianProposal",
     "Independence",
+    "LocallyInformed",
     "Mixture",
     "PooledHMC",
     "RandomWalk",
     "Slice",
     "Stretch",
+    "StudentT",
+    "Tempering",
     "Walk",
 ]
 
