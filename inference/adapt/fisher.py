@@ -17,6 +17,7 @@ divergence, arXiv:2603.18845; Bhatia (2007), Positive Definite Matrices, ch. 4, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,15 @@ class Metric:
     def dense(self) -> bool:
         """Whether the metric is a full matrix."""
         return self.factor.ndim == 2
+
+    @property
+    def kind(self) -> str:
+        """``"dense"`` or ``"diagonal"``."""
+        return "dense" if self.dense else "diagonal"
+
+    def arguments(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the compiled program takes for Sigma and for F."""
+        return self.covariance(), self.factor
 
     def covariance(self) -> np.ndarray:
         """Sigma, or its diagonal."""
@@ -112,7 +122,7 @@ def _cholesky(matrix: np.ndarray) -> np.ndarray:
         return np.linalg.cholesky((u * np.maximum(e, floor)) @ u.T + floor * np.eye(len(matrix)))
 
 
-def winsorise(gradients: np.ndarray, metric: Metric, limit: float = 1.5) -> np.ndarray:
+def winsorise(gradients: np.ndarray, metric: Any, limit: float = 1.5) -> np.ndarray:
     """Shorten the rows of centred gradients longer, in the metric, than ``limit`` medians.
 
     A few draws in a narrow neck have gradients that would rule the covariance of all.
@@ -131,13 +141,13 @@ class Fit:
     """A metric and how well the one before it fitted.
 
     Attributes:
-        metric: The new metric.
+        metric: The new metric, of the kind of the one before.
         draws_top: Largest eigenvalue of the draws' covariance whitened by the previous metric.
         gradients_top: The same of the gradients.
         count: Effective number of draws, half the number of rows.
     """
 
-    metric: Metric
+    metric: Any
     draws_top: float
     gradients_top: float
     count: float
@@ -171,7 +181,7 @@ def update(previous: Metric, draws: np.ndarray, gradients: np.ndarray, k: float 
         return Fit(metric, float(tops[0]), float(tops[1]), count)
     x, y = previous.whiten(z), previous.whiten_gradients(g)
     metric = _diagonal_mean(np.mean(x * x, axis=0), np.mean(y * y, axis=0), previous, k, count)
-    return Fit(metric, _top_eigenvalue(x), _top_eigenvalue(y), count)
+    return Fit(metric, top_eigenvalue(x), top_eigenvalue(y), count)
 
 
 def _diagonal_mean(a: np.ndarray, b: np.ndarray, previous: Metric, k: float, count: float) -> Metric:
@@ -184,7 +194,7 @@ def _diagonal_mean(a: np.ndarray, b: np.ndarray, previous: Metric, k: float, cou
     return scaled(previous.factor * (ratio[0] / ratio[1]) ** 0.25, dense=False)
 
 
-def _top_eigenvalue(rows: np.ndarray) -> float:
+def top_eigenvalue(rows: np.ndarray) -> float:
     """Largest eigenvalue of X'X/n by subspace iteration, never forming a d x d matrix."""
     count, dim = rows.shape
     basis = np.random.default_rng(0).standard_normal((dim, min(4, dim)))

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from ..adapt.fisher import Metric, from_pairs, scaled
+from ..adapt import kinds
 from ..core import Array, Block, Draws, as_density, host_rng
 from . import pooled_plan as planning
 from . import pooled_stuck as stuck
@@ -45,7 +45,8 @@ class PooledHMC:
         restart: Whether warm-up overwrites chains that do not move, or explore a mode without mass
             (``pooled_stuck.stuck_chains``).
         max_leapfrogs: Most leapfrogs of one trajectory.
-        dense_limit: Greatest dimension with a dense metric; a diagonal one above.
+        metric: ``"dense"``, ``"diagonal"`` or ``"low rank"`` (plus diagonal); None chooses by the dimension.
+        rank: Directions of a metric of low rank; None chooses.
         lanes: Equal shares of the chains run in parallel, on threads of a CPU or on several devices; None chooses
             by the cost of the density.
 
@@ -68,7 +69,8 @@ class PooledHMC:
     target_accept: float = 0.9
     restart: bool = True
     max_leapfrogs: int = 256
-    dense_limit: int = 500
+    metric: str | None = None
+    rank: int | None = None
     lanes: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +79,10 @@ class PooledHMC:
             raise ValueError("chains, draws and max_leapfrogs must be at least 1")
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"target_accept is a probability, got {self.target_accept}")
+        if self.metric not in (None, kinds.DENSE, kinds.DIAGONAL, kinds.LOW_RANK):
+            raise ValueError(f"metric is 'dense', 'diagonal', 'low rank' or None, not {self.metric!r}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"a metric of low rank needs at least one direction, got rank={self.rank}")
         if self.lanes is not None and (self.lanes < 1 or self.chains % self.lanes):
             raise ValueError(f"{self.chains} chains do not make {self.lanes} equal lanes")
 
@@ -153,8 +159,7 @@ class PooledHMC:
 
     def _begin(self, carry: Carry, target: Any, lanes: Lanes) -> tuple[Carry, Block, bool]:
         dim = (carry.state.shape[1] - 1) // 2
-        dense = dim <= self.dense_limit
-        plain = scaled(np.ones(dim), dense)
+        plain = kinds.unit(*planning.metric(self, target)[:3])
         device = lanes.put_metric(plain)
         found = find_start(
             lambda z: lanes.evaluate(z, device),
@@ -166,7 +171,7 @@ class PooledHMC:
         )
         log = [*carry.log, *found.log]
         if len(found.steps):
-            metric: Metric = from_pairs(found.steps, found.changes, dense)
+            metric = kinds.from_pairs(found.steps, found.changes, plain)
         else:
             metric = plain
             log.append("the ascent found no curvature; warm-up starts from the unit metric")
@@ -283,7 +288,7 @@ def _width(carry: Carry) -> int:
     return (carry.state.shape[1] - 1) // 2
 
 
-def _metric(carry: Carry) -> Metric:
+def _metric(carry: Carry) -> kinds.AnyMetric:
     assert carry.metric is not None  # noqa: S101 - set by the start
     return carry.metric
 

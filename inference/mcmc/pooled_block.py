@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..adapt.fisher import Metric
+from ..adapt.kinds import AnyMetric
 from ..compiling import jit_quick
 from ..devices import current
 
@@ -44,8 +44,9 @@ def _block(density, state, noise, schedule, tuning, sigma, factor, count):
         noise: Per trajectory and chain the momentum, its energy and a log uniform, shape (SIZE, C, d + 2).
         schedule: Per trajectory the jitter of the length and the gain of the step size, shape (SIZE, 2).
         tuning: Log step size, trajectory length, greatest number of leapfrogs, target acceptance.
-        sigma: Inverse mass matrix, shape (d, d), or its diagonal, shape (d,).
-        factor: F with sigma = F F', of the same shape as ``sigma``.
+        sigma: Inverse mass matrix, shape (d, d), or its diagonal, shape (d,), or for D (I + U E U') D the diagonal of
+            D, shape (d,), U, shape (d, R), and the diagonal of E, shape (R,).
+        factor: F with sigma = F F', of the same form; the last with F = D (I + U E U').
         count: Number of trajectories, an int32.
 
     Returns:
@@ -55,7 +56,6 @@ def _block(density, state, noise, schedule, tuning, sigma, factor, count):
     chains, width = state.shape
     dim = (width - 1) // 2
     evaluate = jax.vmap(jax.value_and_grad(density))
-    product = jnp.matmul if sigma.ndim == 2 else jnp.multiply
 
     def trajectory(i, carry):
         state, log_step, out = carry
@@ -67,13 +67,13 @@ def _block(density, state, noise, schedule, tuning, sigma, factor, count):
         def leapfrog(carry):
             k, row, p = carry
             p = p + jnp.where(k == 0, 0.5 * step, step) * row[:, dim : 2 * dim]
-            z = row[:, :dim] + step * product(p, sigma)
+            z = row[:, :dim] + step * _product(p, sigma, True)
             lp, g = evaluate(z)
             return k + 1, jnp.concatenate([z, g, lp[:, None]], axis=1), p
 
         start = (jnp.zeros_like(leapfrogs), state, draw[:, :dim])
         _, row, p = lax.while_loop(lambda c: c[0] < leapfrogs, leapfrog, start)
-        velocity = product(p + 0.5 * step * row[:, dim : 2 * dim], factor)
+        velocity = _product(p + 0.5 * step * row[:, dim : 2 * dim], factor, False)
         change = row[:, 2 * dim] - 0.5 * jnp.sum(velocity * velocity, axis=1) - state[:, 2 * dim] + draw[:, dim]
         accept = (draw[:, dim + 1] < change) & (change < jnp.inf)  # NaN compares false: rejected
         state = jnp.where(accept[:, None], row, state)
@@ -85,6 +85,16 @@ def _block(density, state, noise, schedule, tuning, sigma, factor, count):
 
     out = jnp.zeros((noise.shape[0], chains, width + 3), state.dtype)
     return lax.fori_loop(0, count, trajectory, (state, tuning[0], out))[2]
+
+
+def _product(rows, matrix, symmetric):
+    """Rows times a matrix that is full, diagonal or of low rank plus diagonal; see ``_block``."""
+    if isinstance(matrix, tuple):
+        scale, basis, excess = matrix
+        rows = rows * scale
+        rows = rows + ((rows @ basis) * excess) @ basis.T
+        return rows * scale if symmetric else rows
+    return rows @ matrix if matrix.ndim == 2 else rows * matrix
 
 
 block = jax.jit(_block)
@@ -190,9 +200,9 @@ class Lanes:
         parts = self.here.map(one, self.lanes, self.threads, witness=(state, noise, schedule, tuned))
         return Rows((parts[0] if self.lanes == 1 else np.concatenate(parts, axis=1))[:count], dim)
 
-    def put_metric(self, metric: Metric) -> Tuning:
+    def put_metric(self, metric: AnyMetric) -> Tuning:
         """The arguments ``sigma`` and ``factor`` of a block, on each device."""
-        pair = (metric.covariance().astype(self.dtype), metric.factor.astype(self.dtype))
+        pair = jax.tree.map(lambda x: x.astype(self.dtype), metric.arguments())
         used = self.here.used(self.lanes)
         return {self.here.device(lane): self.here.put(pair, lane) for lane in used}
 

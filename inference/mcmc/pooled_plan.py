@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ..adapt import kinds
 from ..devices import current, threads
 from . import pooled_warmup as warmup
 from .pooled_block import precision
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from .pooled import PooledHMC
     from .pooled_warmup import Carry
 
+DENSE_LIMIT, RANK, WIDE, CHEAP = 200, 32, 1000, 100
+"""Greatest dimension of a dense metric; directions of one of low rank, twice as many from dimension ``WIDE`` where an
+evaluation computes at most ``CHEAP`` array elements per dimension."""
 _TWO_LANES = 200_000
 _FOUR_LANES = 20_000_000
 _LONG = 800_000
@@ -24,18 +28,13 @@ _LONG = 800_000
 
 def lines(engine: PooledHMC, target: Any) -> list[str]:
     """Say what will be done on this target and why."""
-    dim = dimension(target)
     count, why = lanes(engine, target)
     workers = current().workers(count, threads("cpu"))
-    if dim <= engine.dense_limit:
-        metric = f"dense metric: dimension {dim} is at most {engine.dense_limit}"
-    else:
-        metric = f"diagonal metric: dimension {dim} is above {engine.dense_limit}; correlations are not learned"
     more = f"up to {engine.max_draws} while split R-hat exceeds {engine.rhat}"
     return [
         f"pooled Fisher HMC: {engine.chains} chains, {engine.draws} draws each"
         + (f", {more}" if engine.max_draws > engine.draws else ""),
-        f"{metric}; geometric mean of draw covariance and inverse gradient covariance, pooled over chains",
+        f"{metric(engine, target)[3]}; geometric mean of the covariance of draws and the inverse one of gradients",
         f"{count} lane{'s' * (count > 1)} of {engine.chains // count} chains in {workers} "
         f"thread{'s' * (workers > 1)}: {why}",
         f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
@@ -58,6 +57,20 @@ def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:
     count = max(k for k in range(1, wanted + 1) if engine.chains % k == 0)
     size = f"one evaluation of all chains computes {total:,} array elements"
     return count, f"{size}, {'enough to share' if count > 1 else 'too few to share'}"
+
+
+def metric(engine: PooledHMC, target: Any) -> tuple[str, int, int, str]:
+    """Kind of the first metric, the dimension, the rank, and all that in words with the reason."""
+    dim = dimension(target)
+    kind = engine.metric or (kinds.DENSE if dim <= DENSE_LIMIT else kinds.LOW_RANK)
+    work = getattr(target, "work", None)
+    wide = dim >= WIDE and work is not None and work <= CHEAP * dim
+    rank = min(dim, engine.rank or (2 * RANK if wide else RANK)) if kind == kinds.LOW_RANK else 0
+    what = f"metric of rank {rank} plus diagonal" if rank else f"{kind} metric"
+    if engine.metric is not None:
+        return kind, dim, rank, f"{what}: as asked"
+    side = "at most" if kind == kinds.DENSE else "above"
+    return kind, dim, rank, f"{what}: dimension {dim} is {side} {DENSE_LIMIT}"
 
 
 def quick(engine: PooledHMC, target: Any) -> bool:

@@ -84,9 +84,11 @@ def find_wall(kept: Rows, log_step: float) -> tuple[float, float]:
     return (least, share) if share > 0.05 and log_step < least else (log_step, 0.0)
 
 
-def gaussian_gradients(positions: np.ndarray) -> np.ndarray:
+def gaussian_gradients(positions: np.ndarray, correlated: bool = True) -> np.ndarray:
     """Gradients of the Gaussian that fits some positions: at a wall the target's own say nothing of its scale."""
     centred = positions - positions.mean(axis=0)
+    if not correlated:
+        return -centred / (centred.var(axis=0) + 1e-300)
     covariance = np.atleast_2d(np.cov(centred, rowvar=False))
     ridge = 1e-9 * np.trace(covariance) / len(covariance) + 1e-300
     return -np.linalg.solve(covariance + ridge * np.eye(len(covariance)), centred.T).T

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..adapt.fisher import Metric, update
+from ..adapt import kinds
 from ..adapt.scales import log_scales
 from ..core import host_rng
 from .batch_moments import BatchMoments
@@ -26,6 +26,8 @@ WINDOWS = (10, 10, 20, 30, 40, 60, 90, 140)
 CAPS = (8, 16, 32, 64)
 LENGTH = 1.75
 JITTER = 0.7
+FEW, MANY = 200, 500
+"""Dimensions above which a metric that is not dense takes five windows, and where log scales are not looked for."""
 START, WARMUP, SAMPLING, RESTART, PRIOR = range(1, 6)  # purposes of host_rng
 _GOLDEN = 0.6180339887
 
@@ -65,7 +67,7 @@ class Carry:
     stage: str
     state: np.ndarray
     goal: int
-    metric: Metric | None = None
+    metric: kinds.AnyMetric | None = None
     log_step: float = 0.0
     length: float = LENGTH
     window: int = 0
@@ -145,12 +147,13 @@ def end_window(carry: Carry, restart: bool) -> Carry:
     good = ~stuck
     assert carry.metric is not None  # noqa: S101 - set by the start
     draws, gradients = (x[:, good].reshape(-1, rows.dim) for x in (kept.positions, kept.gradients))
-    fit = update(carry.metric, draws, gaussian_gradients(draws) if max(wall, carry.wall) else gradients)
-    scales = {str(k): members for k, members in log_scales(draws, gradients).items()} if fit.metric.dense else {}
+    slopes = gaussian_gradients(draws, carry.metric.dense) if max(wall, carry.wall) else gradients
+    fit = kinds.update(carry.metric, draws, slopes)
+    scales = {str(k): members for k, members in log_scales(draws, gradients).items()} if rows.dim <= MANY else {}
     heights = kept.log_density[:, good]
     height, spread = float(heights.mean()), float(heights.std())
     settled = (
-        carry.window >= 2
+        carry.window >= (2 if carry.metric.dense or rows.dim <= FEW else 4)
         and (carry.wall or not wall)  # the metric of the next window is the first to know
         and not (stuck.any() if restart else still.any())
         and carry.height is not None

@@ -320,14 +320,19 @@ def test_float64_context_reaches_every_lane():
     assert np.any(draws.positions != draws.positions.astype(np.float32))
 
 
-def test_many_dimensions_use_a_diagonal_metric_and_say_so():
+@pytest.mark.parametrize("kind", ["diagonal", "low rank"])
+def test_kinds_of_metric_as_asked(kind):
     scale = 10.0 ** np.linspace(-2, 2, 12)
     target = as_density(lambda z: -0.5 * jnp.sum((z / scale) ** 2), 12)
-    engine = PooledHMC(draws=300, max_draws=300, dense_limit=10)
-    assert any("diagonal metric: dimension 12 is above 10" in line for line in engine.plan(target))
+    engine = PooledHMC(draws=300, max_draws=300, metric=kind, rank=3)
+    assert any("as asked" in line for line in engine.plan(target))
     draws = sample(engine, target, seed=18)
     agree((draws.positions / scale) ** 2, 1.0)
     assert diagnostics.ess_mean(draws.positions).min() > 2000
+    with pytest.raises(ValueError, match="metric is"):
+        PooledHMC(metric="full")
+    with pytest.raises(ValueError, match="at least one direction"):
+        PooledHMC(rank=0)
 
 
 def test_a_density_without_an_admissible_point_is_explained():
