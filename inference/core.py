@@ -127,7 +127,14 @@ class Adapter(Protocol):
 
 
 class StochasticDensity(Protocol):
-    """An unbiased estimate of a density (or of its logarithm; the implementation says which)."""
+    """An unbiased estimate of a density or of its logarithm.
+
+    Attributes:
+        unbiased: ``"density"`` if the exponential of the estimate has the density as its expectation over keys, as a
+            particle filter's has; ``"logarithm"`` if the estimate has the log density, as with subsampled plates.
+    """
+
+    unbiased: str
 
     def __call__(self, key: Array, position: Position) -> Array:
         """Estimate the log density at one position with the randomness of ``key``."""
@@ -270,8 +277,52 @@ def as_density(target: Any, dim: int | None = None, finite: Sequence[int] = ()) 
         return target
     leaves = jax.tree_util.tree_leaves(target)
     if len(leaves) == 1 and leaves[0] is target:
+        if getattr(target, "unbiased", None) is not None:
+            return as_stochastic(target, dim or target.dim, target.unbiased)
         return FunctionDensity(target, dim, tuple(int(k) for k in finite))
     return target
+
+
+@dataclass(frozen=True)
+class StochasticFunction:
+    """A plain Python function of a key and a position as an estimate of a density, a pytree without leaves.
+
+    Attributes:
+        function: Maps a key and a flat position to the logarithm of the estimate.
+        dim: Length of positions.
+        unbiased: What it estimates without bias, ``"density"`` or ``"logarithm"``.
+    """
+
+    function: Callable[[Array, Array], Array]
+    dim: int | None = None
+    unbiased: str = "density"
+
+    def __call__(self, key: Array, position: Array) -> Array:
+        """Evaluate the function."""
+        return self.function(key, position)
+
+
+jax.tree_util.register_dataclass(StochasticFunction, data_fields=[], meta_fields=["function", "dim", "unbiased"])
+
+
+def as_stochastic(function: Callable[[Array, Array], Array], dim: int, unbiased: str = "density") -> Any:
+    """Wrap a plain function of a key and a position as a ``StochasticDensity``.
+
+    Args:
+        function: Maps a random key and a flat position to the logarithm of an estimate.
+        dim: Length of positions.
+        unbiased: ``"density"`` if the exponential of the value is unbiased, ``"logarithm"`` if the value is.
+
+    Raises:
+        ValueError: Another word.
+
+    Example:
+        >>> as_stochastic(lambda key, z: -0.5 * z @ z, dim=2)(jax.random.key(0), np.ones(2))
+        np.float64(-1.0)
+    """
+    if unbiased not in ("density", "logarithm"):
+        raise ValueError(f"unbiased={unbiased!r} is neither 'density' nor 'logarithm'")
+    return StochasticFunction(function, int(dim), unbiased)
 
 
 def host_rng(seed: int, *path: int) -> np.random.Generator:

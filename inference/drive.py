@@ -97,6 +97,7 @@ def infer(
         subject, where = lay_out_subject(lambda: make_subject(program, init), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
+        gradients.check_estimate(engine, subject.density)
         engine = gradients.suited(engine, subject.density)
         if rule is not None and rule.converged and draws is None and most:
             engine = _ruled(engine, subject)
@@ -140,9 +141,9 @@ def configure(engine: Any, init: Any = None, **overrides: int | None) -> Any:
     elif not hasattr(engine, "advance"):
         if not (hasattr(engine, "init") and hasattr(engine, "step")):
             raise TypeError(f"{engine!r} is neither an engine (start, advance, finish) nor a kernel (init, step)")
-        from .mcmc import Chains
+        from .mcmc import Chains, Ensemble
 
-        engine = Chains(engine)
+        engine = (Ensemble if getattr(engine, "ensemble", False) else Chains)(engine)
     options = [f.name for f in dataclasses.fields(engine)]
     for name in given:
         if name not in options:

@@ -50,6 +50,20 @@ def check(engine: str, density: Any) -> None:
     )
 
 
+def check_estimate(engine: Any, density: Any) -> None:
+    """Refuse an estimate of the density for an engine that needs the density itself.
+
+    Raises:
+        TypeError: With what to write instead.
+    """
+    kernel = getattr(engine, "kernel", engine)
+    if getattr(density, "unbiased", None) == "density" and not getattr(kernel, "stochastic", False):
+        raise TypeError(
+            f"{type(kernel).__name__} needs the log density itself, and this target is an estimate of it with noise, a "
+            "function of a key and a position. Wrap the kernel: infer(target, mcmc.PseudoMarginal(mcmc.RandomWalk()))."
+        )
+
+
 def suited(engine: Any, density: Any) -> Any:
     """The engine with all chains in one lane where the density calls the host: one call then serves them all."""
     if not getattr(density, "external", ()):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class SubsampledDensity:
         compiled: The traced model, all elements of all plates in it.
         plates: Name, padded or true size and number of drawn elements of the subsampled plates.
     """
+
+    unbiased: ClassVar[str] = "logarithm"  # see ``inference.core.StochasticDensity``
 
     data: tuple[Array, ...]
     compiled: Any

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .mixture import Mixture
     from .nuts import NUTS
     from .pooled import PooledHMC
+    from .pseudo_marginal import PseudoMarginal
     from .proposals import GaussianProposal
     from .random_walk import RandomWalk
     from .slice import Slice
@@ -53,6 +54,7 @@ _HOMES = {
     "Mixture": "mixture",
     "NUTS": "nuts",
     "PooledHMC": "pooled",
+    "PseudoMarginal": "pseudo_marginal",
     "RandomWalk": "random_walk",
     "Slice": "slice",
     "Stretch": "stretch",
@@ -81,6 +83,7 @@ __all__ = [
     "LocallyInformed",
     "Mixture",
     "PooledHMC",
+    "PseudoMarginal",
     "RandomWalk",
     "Slice",
     "Stretch",

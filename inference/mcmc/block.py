@@ -24,7 +24,7 @@ import numpy as np
 
 from . import composite
 from .composite import Info, State
-from .coordinates import Conditional, Names, indices, selection, title
+from .coordinates import Conditional, indices, selection, title
 
 Array = Any
 
@@ -104,7 +104,8 @@ class Block:
     def expand(self, dim: int, density: Any = None) -> Block:
         """Give the inner kernel's tuning the shape of the block's coordinates, per element under ``each``."""
         target = self.conditional(density, np.zeros(dim, np.result_type(float)))
-        _suits(self, target)
+        if not composite.is_composite(self.kernel):
+            composite.suits(self.kernel, target, f"Block({self.title!r}): ")
         inner = composite.expanded(self.kernel, int(target.dim), target)
         if self.each is None:
             return replace(self, kernel=inner)
@@ -176,19 +177,3 @@ class Block:
 
 
 jax.tree_util.register_dataclass(Block, ["kernel"], ["names", "each", "elements"])
-
-
-def _suits(block: Block, target: Any) -> None:
-    """Refuse an inner kernel that cannot move what it is given."""
-    kernel = type(block.kernel).__name__
-    if composite.is_composite(block.kernel):
-        return
-    if getattr(block.kernel, "gradient", False) and not getattr(target, "differentiable", True):
-        raise ValueError(
-            f"Block({block.title!r}, {kernel}()): {kernel} follows the gradient of the log density, and the "
-            "conditional of this block has none, because it calls a function outside of JAX. Give the block a kernel "
-            "without gradients, or the function its gradient."
-        )
-
-
-__all__ = ["Block", "Names"]

@@ -151,14 +151,17 @@ def turn(kernel: Any, key: Array, memory: Any, position: Array, density: Any, no
         state, info = move(kernel, key, kernel.resume(memory, position, density, noise), density)
         return state, info, state.noise
     target = density if isinstance(noise, tuple) else Held(density, noise)
-    if is_composite(kernel):
-        state = replace(memory, position=position)
-    elif hasattr(kernel, "resume"):
-        state = kernel.resume(memory, position, target)
-    else:
-        state = kernel.init(position, target)
-    state, info = move(kernel, key, state, target)
+    state, info = move(kernel, key, resumed(kernel, memory, position, target), target)
     return state, info, noise
+
+
+def resumed(kernel: Any, memory: Any, position: Array, density: Any) -> Any:
+    """The state of a kernel at a position to which others moved: evaluated there, what it remembers kept."""
+    if is_composite(kernel):
+        return replace(memory, position=position)
+    if hasattr(kernel, "resume"):
+        return kernel.resume(memory, position, density)
+    return kernel.init(position, density)
 
 
 def move(kernel: Any, key: Array, state: Any, density: Any) -> tuple[Any, Any]:
@@ -240,14 +243,35 @@ def titles(kernels: Iterable[Any]) -> tuple[str, ...]:
 
 def covered(kernel: Any, density: Any, dim: int) -> np.ndarray:
     """Which coordinates a kernel can move, shape (dim,)."""
-    return kernel.covers(density, dim) if is_composite(kernel) else np.ones(dim, bool)
+    return kernel.covers(density, dim) if hasattr(kernel, "covers") else np.ones(dim, bool)
 
 
 def expanded(kernel: Any, dim: int, density: Any = None) -> Any:
     """A kernel with its tuning in full shape; a composite's parts each in the shape of its own coordinates."""
     if is_composite(kernel):
         return kernel.expand(dim, density)
+    suits(kernel, density)
     return kernel.expand(dim) if hasattr(kernel, "expand") else kernel
+
+
+def suits(kernel: Any, density: Any, place: str = "") -> None:
+    """Refuse a kernel that cannot move what it is given.
+
+    Raises:
+        ValueError: Codes of finite variables for a kernel of real ones, or no gradient for one that follows it.
+    """
+    name = f"{place}{type(kernel).__name__}"
+    finite = tuple(getattr(density, "finite", None) or ())
+    if finite and not getattr(kernel, "finite", False):
+        raise ValueError(
+            f"{name} moves real coordinates, and of those that it is given the last {len(finite)} are codes of finite "
+            "variables. Give them a block of their own, Block(names, Gibbs()), and the real ones another."
+        )
+    if getattr(kernel, "gradient", False) and not getattr(density, "differentiable", True):
+        raise ValueError(
+            f"{name} follows the gradient of the log density, and the conditional of its block has none, because it "
+            "calls a function outside of JAX. Give the block a kernel without gradients, or the function its gradient."
+        )
 
 
 def check(kernel: Any, density: Any, dim: int) -> None:

@@ -53,6 +53,7 @@ class Independence:
     """
 
     gradient: ClassVar[bool] = False
+    proposes: ClassVar[bool] = True  # see ``PseudoMarginal``
 
     proposal: Any
 

@@ -48,6 +48,7 @@ class MALA:
     """
 
     gradient: ClassVar[bool] = True  # see ``core.Kernel``
+    proposes: ClassVar[bool] = True  # see ``PseudoMarginal``
 
     step_size: Array = 0.1
     metric: Any = Diagonal()
@@ -61,6 +62,13 @@ class MALA:
     def expand(self, dim: int) -> MALA:
         """Give a metric of the default kind its full shape, as adaptation needs it."""
         return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense))
+
+    def adapters(self) -> tuple[Any, ...]:
+        """The standard adapters: step size, and a metric from draws and gradients."""
+        from ..adapt.gradient_metric import metric_adapter
+        from ..adapt.step_size import StepSize
+
+        return StepSize(None, gamma=0.2, ahead=1.0), metric_adapter(self)
 
     def trial(self, momentum: Array, state: State, density: Any) -> tuple[State, Array]:
         """Propose with given noise; the proposal and the log ratio (-inf where not finite)."""

@@ -42,6 +42,7 @@ class RandomWalk:
     """
 
     gradient: ClassVar[bool] = False
+    proposes: ClassVar[bool] = True  # see ``PseudoMarginal``
 
     step_size: Array = 0.1
     metric: Any = Diagonal()
@@ -56,6 +57,13 @@ class RandomWalk:
         """Give a metric of the default kind its full shape, and aim at the acceptance that suits the dimension."""
         target = (0.44 if dim == 1 else 0.234) if self.target_accept is None else self.target_accept
         return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense), target_accept=target)
+
+    def adapters(self) -> tuple[Any, ...]:
+        """The standard adapters: step size and metric."""
+        from ..adapt.metric import Variance
+        from ..adapt.step_size import StepSize
+
+        return StepSize(None, gamma=0.2, ahead=1.0), Variance()
 
     def step(self, key: Array, state: Point, density: Any) -> tuple[Point, MoveInfo]:
         """Propose, and accept or reject."""
