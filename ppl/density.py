@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import missing, space
+from .codes import Codes
 from .errors import ModelError, suggest
 from .host import surfacing
 from .movable import Movable
+from .parts import Part, Restricted, total
 from .program import Program
 from .sites import in_order
 
@@ -83,7 +85,7 @@ class Density:
 
     def _log_density(self, z: Array) -> Array:
         pieces = space.split(z, self.compiled.slots)
-        return _total(self.compiled.hoisted.after.run(*self.residuals, *pieces.values()), z.dtype)
+        return total(self.compiled.hoisted.after.run(*self.residuals, *pieces.values()), z.dtype)
 
     @property
     def dim(self) -> int:
@@ -100,6 +102,24 @@ class Density:
     def continuous(self) -> int:
         """Number of entries of the vector that are real; the others, at its end, are codes of finite sites."""
         return self.dim - len(self.finite)
+
+    @property
+    def codes(self) -> Codes:
+        """Groups of the finite sites' elements that are independent given the rest."""
+        return Codes(self.compiled, tuple(n for n in self.layout if self.compiled.sites[n].discrete))
+
+    @property
+    def groups(self) -> int:
+        """Number of these groups (``inference.mcmc.discrete``)."""
+        return self.codes.groups
+
+    def members(self, group: Array) -> Array:
+        """Which codes belong to a group."""
+        return self.codes.members(group)
+
+    def local(self, z: Array, group: Array) -> Array:
+        """For each code of a group the terms of the log density that read it."""
+        return self.codes.local(self.data, z, group)
 
     @property
     def layout(self) -> dict[str, space.Slot]:
@@ -259,10 +279,7 @@ class Density:
         Raises:
             ModelError: A name that is not a latent site, or with ``each`` elements that others read.
         """
-        chosen = (names,) if isinstance(names, str) else tuple(names)
-        unknown = [n for n in chosen if n not in self.layout]
-        if unknown:
-            raise ModelError(f"restrict: {unknown[0]!r} is not a latent site.{suggest(unknown[0], self.layout)}")
+        chosen = self._chosen("restrict", names)
         if each is not None:
             from .elements import elements
 
@@ -270,12 +287,31 @@ class Density:
         outputs = tuple(i for i in self.compiled.terms if self.compiled.reads[i] & set(chosen))
         return Restricted(self, z, chosen, outputs)
 
+    def conditional(self, names: str | Sequence[str] | None = None, position: Array | None = None) -> Any:
+        """The exact full conditional of some sites, or of all, with ``sample(key)`` and ``log_prob(x)``.
 
-def _total(terms: Sequence[Array], dtype: Any) -> Array:
-    total = jnp.zeros((), dtype)
-    for term in terms:
-        total = total + jnp.sum(term).astype(dtype)
-    return total
+        It is finite (enumerated, or for a chain by forward filtering and backward sampling) or conjugate: a normal
+        law of sites in which the log density is quadratic, or a gamma, beta or Dirichlet law of one site.
+
+        Args:
+            names: One latent site or several; None for all.
+            position: Full position, shape (dim,), at which the others are held.
+
+        Raises:
+            ModelError: No such law; with the site and what stands in the way.
+        """
+        from .conditional import conditional
+
+        chosen = self._chosen("conditional", tuple(self.layout) if names is None else names)
+        return conditional(self, chosen, jnp.zeros(self.dim) if position is None else position)
+
+    def _chosen(self, what: str, names: str | Sequence[str]) -> tuple[str, ...]:
+        """Names of latent sites, those of finite ones last."""
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        unknown = [n for n in chosen if n not in self.layout]
+        if unknown:
+            raise ModelError(f"{what}: {unknown[0]!r} is not a latent site.{suggest(unknown[0], self.layout)}")
+        return tuple(sorted(chosen, key=lambda name: self.compiled.sites[name].discrete))
 
 
 def _concrete(z: Any, arrays: Sequence[Any]) -> bool:
@@ -312,86 +348,3 @@ def _diagnose(density: Density, z: Array) -> dict[str, Any]:
     }
     frame = program.play(density._arguments(), **settings)[1]
     return {channel: frame.out.get(channel, {}) for channel in ("value", "factor", "valid")}
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["density"], meta_fields=["outputs"])
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A sum of some of a density's terms, over the same vector."""
-
-    density: Density
-    outputs: tuple[int, ...]
-
-    def __call__(self, z: Array) -> Array:
-        """Sum of the chosen terms."""
-        compiled = self.density.compiled
-        return _total(list(compiled.evaluate(self.outputs, self.density.data, z).values()), z.dtype)
-
-    @property
-    def dim(self) -> int:
-        """Length of the unconstrained vector."""
-        return self.density.dim
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """Names of the functions outside of JAX that one evaluation calls."""
-        return self.density.compiled.calls(self.outputs)
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether it has a gradient."""
-        return self.density.compiled.differentiable(self.outputs)
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "outputs"])
-@dataclass(frozen=True, eq=False)
-class Restricted:
-    """A full conditional over the unconstrained values of some sites."""
-
-    density: Density
-    position: Array
-    names: tuple[str, ...]
-    outputs: tuple[int, ...]
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """Names of the functions outside of JAX that one evaluation calls."""
-        return self.density.compiled.calls(self.outputs)
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether it has a gradient."""
-        return self.density.compiled.differentiable(self.outputs)
-
-    @property
-    def slots(self) -> dict[str, space.Slot]:
-        """Places of the sites in the vector of this conditional."""
-        found, start = {}, 0
-        for name in self.names:
-            slot = self.density.layout[name]
-            stop = start + slot.stop - slot.start
-            found[name] = space.Slot(start, stop, slot.shape)
-            start = stop
-        return found
-
-    @property
-    def dim(self) -> int:
-        """Length of the vector of this conditional."""
-        return sum(self.density.layout[n].stop - self.density.layout[n].start for n in self.names)
-
-    def start(self) -> Array:
-        """The part of the full position that belongs to these sites."""
-        slots = [self.density.layout[name] for name in self.names]
-        return jnp.concatenate([self.position[slot.start : slot.stop] for slot in slots])
-
-    def merge(self, x: Array) -> Array:
-        """The full position with these sites at ``x``."""
-        z = self.position
-        for name, slot in self.slots.items():
-            z = jax.lax.dynamic_update_slice(z, x[slot.start : slot.stop], (self.density.layout[name].start,))
-        return z
-
-    def __call__(self, x: Array) -> Array:
-        """Log density of the sites at ``x`` given the others, up to a constant."""
-        compiled = self.density.compiled
-        return _total(list(compiled.evaluate(self.outputs, self.density.data, self.merge(x)).values()), x.dtype)
