@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _jax, arguments, costs, space
+from . import _jax, arguments, costs, movable, space
 from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
+from .passes import reparameterize, reparameterize_hand
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes
 from .passes.terms import Terms
@@ -66,6 +67,27 @@ class Compiled:
         self.names = names
         self.inputs = len(program.arguments.data) + len(self.fixed)
         self._parts: dict[Hashable, Any] = {}
+        self.hand: Any = None
+
+    def by_hand(self) -> Compiled:
+        """The same in the coordinates of hierarchical effects that were chosen by hand (``passes.reparameterize``)."""
+        hand = reparameterize_hand.choose(self)
+        if hand is None:
+            return self
+        code = reparameterize_hand.rewritten(self, hand)
+        moved = Compiled(self.program, code, self.names, self.slots, self.summed, self.passes)
+        moved.hand = hand
+        return moved
+
+    @cached_property
+    def moves(self) -> Any:
+        """Effects whose coordinates a run may learn, None where there are none."""
+        return reparameterize.learned(self)
+
+    @cached_property
+    def moved_terms(self) -> Any:
+        """The log density's program for coordinates that a run learns."""
+        return movable.moved_terms(self)
 
     def part(self, outputs: Sequence[int]) -> _jax.Code:
         """The sub-program of some outputs, cached."""
@@ -242,7 +264,7 @@ def trace_program(program: Program, passes: Passes) -> Compiled:
             "given": dict(zip(fixed, values, strict=True)),
             "free": dict(zip((*slots, *summed), free, strict=True)),
             "known": learned,
-            "keep": ("value", "factor", "likelihood", "logdet"),
+            "keep": ("value", "factor", "likelihood", "logdet", *reparameterize.CHANNELS),
         }
         frame = program.play(data, **settings)[1]
         pairs = [((c, n), v) for c, kept in frame.out.items() for n, v in kept.items()]
@@ -254,7 +276,7 @@ def trace_program(program: Program, passes: Passes) -> Compiled:
     arrays = [arguments.abstract(x) for x in (*program.arguments.data, *program.fixed.values())]
     count = len(program.arguments.data)
     code, _ = _jax.trace(everything, arrays[:count], arrays[count:], free)
-    return Compiled(program, code, list(names), slots, summed, passes)
+    return Compiled(program, code, list(names), slots, summed, passes).by_hand()
 
 
 def lookup(program: Program, passes: Passes | None = None) -> Compiled:
@@ -280,7 +302,9 @@ def lookup(program: Program, passes: Passes | None = None) -> Compiled:
     return found
 
 
-def compile(program: Program, *, marginalize: Any = True, collapse: bool = True) -> Any:
+def compile(
+    program: Program, *, marginalize: Any = True, collapse: bool = True, reparameterize: Any = "auto"
+) -> Any:
     """Compile a program to the log density of its latent sites.
 
     Args:
@@ -288,6 +312,10 @@ def compile(program: Program, *, marginalize: Any = True, collapse: bool = True)
         marginalize: Finite latent sites to sum out: all of them, none (False), or a collection of names. Those that
             are not summed stay in the flat vector, after the real entries, as codes 0, 1, ... of their values.
         collapse: Whether likelihoods are replaced by sufficient statistics where a cost model finds that cheaper.
+        reparameterize: Coordinates of hierarchical effects, location + scale * (a standard variable) with a latent
+            scale: ``"auto"``, the model's own, while an engine that can learn better ones may; False, never learned;
+            ``"centred"`` or ``"noncentred"``; or by site, these, ``"learned"`` or (k, t), where k is the information of
+            the data about an effect and t their estimate of it (``passes.reparameterize``).
 
     Returns:
         The ``Density``, at a flat unconstrained vector; with subsampled plates a ``SubsampledDensity``.
@@ -308,7 +336,7 @@ def compile(program: Program, *, marginalize: Any = True, collapse: bool = True)
     """
     from .subsample import subsampled, subsampled_density
 
-    passes = Passes.of(marginalize, collapse)
+    passes = Passes.of(marginalize, collapse, reparameterize)
     compiled, data = lookup(program, passes), (*program.arguments.data, *program.fixed.values())
     if subsampled(program):
         return subsampled_density(compiled, tuple(_on_device(x) for x in data), Labels(program), program)

@@ -212,7 +212,8 @@ class Density:
 
     def _joined(self, free: dict[str, Array]) -> Array:
         """A flat vector from free values of the model's text."""
-        return space.join(free if self.compiled.hand is None else self.compiled.hand.invert(self.data, free), self.layout)
+        hand = self.compiled.hand
+        return space.join(free if hand is None else hand.invert(self.data, free), self.layout)
 
     def _written(self, pieces: dict[str, Array]) -> dict[str, Array]:
         """Free values of the model's text."""
