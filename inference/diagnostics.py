@@ -102,6 +102,50 @@ def rhat_rank(x: Array) -> Array:
     return _columns(worst, x, chains=2)
 
 
+def rhat_nested(x: Array, superchains: int) -> Array:
+    """Nested R-hat, for many short chains.
+
+    The chains are divided in order into superchains of equal size, each of which started at one point; what must
+    agree are the means of the superchains. With K of them, M chains each, chain means m_km and variances s_km,
+    ``B = var_k(mean_m m_km)``, ``W = mean_k(var_m m_km + mean_m s_km)`` and R-hat is ``sqrt(1 + B / W)``: it falls
+    with the number of chains, where plain R-hat asks that each chain be long.
+
+    Args:
+        x: Draws, shape (chains, draws, ...).
+        superchains: Number of superchains K, at least two and a divisor of the number of chains.
+
+    Returns:
+        Shape (...).
+
+    Raises:
+        ValueError: If the chains cannot be divided so.
+
+    Reference: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman, "Nested R-hat: assessing the convergence
+    of Markov chain Monte Carlo when running many short chains" (2024).
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(1000, 2))
+        >>> x[:500] += 0.5  # the first superchain is elsewhere
+        >>> float(np.round(rhat_nested(x, 2), 3)), float(np.round(rhat_nested(x[500:], 2), 3))
+        (1.034, 1.002)
+    """
+    x = np.asarray(x, float)
+    variance = x.var(axis=1, ddof=1) if x.shape[1] > 1 else np.zeros((x.shape[0], *x.shape[2:]))
+    return nested_of_moments(x.mean(axis=1), variance, superchains)
+
+
+def nested_of_moments(mean: Array, variance: Array, superchains: int) -> Array:
+    """Nested R-hat from the chains' means and variances, both (chains, ...), chains in the order of superchains."""
+    chains = len(mean)
+    if superchains < 2 or chains % superchains:
+        raise ValueError(f"{chains} chains cannot be divided into {superchains} superchains of equal size, two or more")
+    mean, variance = (v.reshape(superchains, chains // superchains, *v.shape[1:]) for v in (mean, variance))
+    between = mean.mean(axis=1).var(axis=0, ddof=1)
+    spread = mean.var(axis=1, ddof=1) if mean.shape[1] > 1 else np.zeros_like(between)
+    with np.errstate(all="ignore"):
+        return np.sqrt(1.0 + between / (spread + variance.mean(axis=1)).mean(axis=0))
+
+
 def normal_scores(x: Array) -> Array:
     """Normal quantiles of the fractional ranks (r - 3/8) / (n + 1/4) over chains and draws; ties share a rank."""
     flat = np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], -1).T)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .chains import Chains
     from .cycle import Cycle
     from .differential import DifferentialEvolution
-    from .ensemble import Ensemble
     from .elliptical import EllipticalSlice
+    from .ensemble import Ensemble
     from .finite_metropolis import FiniteMetropolis
     from .gibbs import Gibbs
     from .hmc import HMC
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .mixture import Mixture
     from .nuts import NUTS
     from .pooled import PooledHMC
-    from .pseudo_marginal import PseudoMarginal
     from .proposals import GaussianProposal
+    from .pseudo_marginal import PseudoMarginal
     from .random_walk import RandomWalk
     from .slice import Slice
     from .stretch import Stretch
