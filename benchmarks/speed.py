@@ -1,8 +1,8 @@
-"""Speed beside NumPyro, on the same machine, in one command, interleaved, every measurement a fresh process.
+"""Speed beside NumPyro, BlackJAX and nutpie: one machine, one command, interleaved, every run a fresh process.
 
-    python -m benchmarks.speed --pack PATH [--peer-python PYTHON] [--json out.json]
+    python -m benchmarks.speed --pack PATH [--peer-python PYTHON] [--peers all] [--json out.json]
 
-For each posterior and repetition our defaults and every configuration of the peer run in turn (A B C A B C).
+For each posterior and repetition our defaults and every configuration of the peers run in turn (A B C A B C).
 Per configuration, medians over repetitions of
 
 * warm: smallest bulk ESS, and smallest of bulk and tail ESS, per core-second, warm-up included;
@@ -29,16 +29,11 @@ from typing import Any
 import numpy as np
 
 from .posteriordb import measure, pack
+from .workers.arguments import ARGUMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
-POSTERIORS = (
-    "eight_schools-eight_schools_noncentered",
-    "radon_mn-radon_hierarchical_intercept_noncentered",
-    "garch-garch11",
-    "mesquite-logmesquite",
-    "low_dim_gauss_mix-low_dim_gauss_mix",
-)
-CONFIGS = (
+POSTERIORS = tuple(ARGUMENTS)
+NUMPYRO = (
     "diag-4-single-f64",
     "dense-4-single-f64",
     "diag-4-single-f32",
@@ -46,18 +41,26 @@ CONFIGS = (
     "diag-16-vectorized-f64",
     "dense-16-vectorized-f64",
 )
+SAMPLERS = ("window-4", "dense-4", "lowrank-4", "chees-32", "meads-64", "mclmc-4")
+BLACKJAX = tuple(f"blackjax-{sampler}-f64" for sampler in SAMPLERS)
+NUTPIE = ("nutpie-default-4", "nutpie-lowrank-4")
+PEERS = {"numpyro": NUMPYRO, "blackjax": BLACKJAX, "nutpie": NUTPIE, "all": NUMPYRO + BLACKJAX + NUTPIE}
+WORKERS = {"blackjax": "blackjax_samplers", "nutpie": "nutpie_sampler"}
+PACKAGES = ("numpyro", "blackjax", "optax", "nutpie", "pymc")
+WORST_RHAT = 1.1
+"""A run whose chains disagree by more has no effective sample size to speak of, and is no competitor."""
 OURS = "ours"
 
 
 def peer_python(given: Path | None) -> str:
-    """An interpreter with NumPyro, in an environment of its own in the user's cache if none is given."""
+    """An interpreter with the peers, in an environment of its own in the user's cache if none is given."""
     if given is not None:
         return str(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ppl-benchmarks" / "numpyro"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ppl-benchmarks" / "peers"
     python = cache / "bin" / "python"
     if not (cache / "installed").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "numpyro"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
         (cache / "installed").touch()
     return str(python)
 
@@ -110,13 +113,18 @@ def reference_for(name: str, arguments: argparse.Namespace, python: str, scratch
     return scalars_in(row["draws"])
 
 
+def worker_of(config: str) -> str:
+    """The measuring module of a peer's configuration."""
+    return WORKERS.get(config.partition("-")[0], "numpyro_nuts")
+
+
 def measure_posterior(name: str, arguments: argparse.Namespace, python: str, scratch: Path) -> dict[str, Any]:
     """All repetitions of all sides on one posterior."""
     reference = reference_for(name, arguments, python, scratch)
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in (OURS, *arguments.config)}
     for repetition in range(arguments.repetitions):
         for side in runs:
-            interpreter, module = (sys.executable, "ours") if side == OURS else (python, "numpyro_nuts")
+            interpreter, module = (sys.executable, "ours") if side == OURS else (python, worker_of(side))
             options = {"job": "speed", "pack": arguments.pack, "posterior": name, "seed": 1 + repetition}
             options |= {"config": side, "target": arguments.target}
             out = scratch / name / side / str(repetition)
@@ -169,7 +177,7 @@ def summarise(results: list[dict[str, Any]], configs: tuple[str, ...]) -> dict[s
         cells = {side: medians(runs) for side, runs in result["runs"].items()}
         cells = {side: cell for side, cell in cells.items() if cell}
         table.append({"posterior": result["posterior"], "cells": cells, "trace": result["trace"]})
-        peers = [cells[side] for side in configs if side in cells]
+        peers = [cells[side] for side in configs if side in cells and cells[side]["rhat"] <= WORST_RHAT]
         if OURS in cells and peers:
             own = cells[OURS]
             best = {
@@ -200,7 +208,7 @@ def show(summary: dict[str, Any]) -> None:
             )
         traced = {side: row["trace"]["cpu"] for side, row in entry["trace"].items() if "trace" in row}
         print("  tracing, CPU s: " + ", ".join(f"{side} {seconds:.3f}" for side, seconds in traced.items()))
-    print("\nours over the best configuration of NumPyro")
+    print("\nours over the best configuration of all peers")
     for row in [*summary["ratios"], {"posterior": "geometric mean"} | summary["geometric_means"]]:
         cells = "  ".join(f"{key} {value:6.2f}" for key, value in row.items() if key != "posterior")
         print(f"  {row['posterior'][:34]:34} {cells}")
@@ -211,14 +219,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--pack", type=Path, required=True, help="folder with one sub-folder per posterior")
     parser.add_argument("--only", action="append", metavar="NAME", help="posteriors whose name contains this")
-    parser.add_argument("--config", nargs="+", default=list(CONFIGS), help="configurations of the peer")
+    parser.add_argument("--peers", choices=tuple(PEERS), default="numpyro", help="whose configurations")
+    parser.add_argument("--config", nargs="+", help="these configurations of the peers")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--target", type=int, default=1000, help="effective draws that end a cold run")
     parser.add_argument("--timeout", type=float, default=900.0, help="wall seconds per process")
-    parser.add_argument("--peer-python", type=Path, help="interpreter that has NumPyro (else one is set up)")
+    parser.add_argument("--peer-python", type=Path, help="interpreter that has the peers (else one is set up)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
     arguments.pack = arguments.pack.resolve()
+    arguments.config = list(arguments.config or PEERS[arguments.peers])
     python = peer_python(arguments.peer_python)
     names = [name for name in POSTERIORS if any(part in name for part in arguments.only or [""])]
     results = []
@@ -226,12 +236,12 @@ def main(argv: list[str] | None = None) -> int:
         for name in names:
             print(name, flush=True)
             results.append(measure_posterior(name, arguments, python, Path(scratch)))
-    summary = summarise(results, tuple(arguments.config))
+            summary = summarise(results, tuple(arguments.config))
+            if arguments.json:  # after each posterior: a long command may be interrupted
+                machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "time": time.strftime("%Y-%m-%d %H:%M")}
+                document = {"machine": machine, **summary, "results": results}
+                arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     show(summary)
-    if arguments.json:
-        machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "time": time.strftime("%Y-%m-%d %H:%M")}
-        document = {"machine": machine, **summary, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

@@ -58,6 +58,12 @@ def diagnostics() -> Any:
     return module
 
 
+def smallest_ess(diagnostics, draws: dict[str, np.ndarray]) -> float:
+    """Smallest bulk ESS over all scalars."""
+    flat = [value.reshape(*value.shape[:2], -1) for value in draws.values()]
+    return float(np.min(diagnostics.ess_bulk(np.concatenate(flat, axis=-1))))
+
+
 def save(folder: Path, name: str, draws: dict[str, np.ndarray]) -> str:
     """Write draws, each (chains, draws, ...), and return the file's path."""
     path = folder / f"{name}.npz"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
-
-Data = Mapping[str, Any]
 
 
 def eight_schools(sigma, y):
@@ -72,26 +68,74 @@ def two_normals(y):
         numpyro.sample("y", dist.MixtureSameFamily(mixing, dist.Normal(mu, sigma)), obs=y)
 
 
-def _columns(data: Data, *names: str) -> list[np.ndarray]:
-    return [np.asarray(data[name], dtype=float) for name in names]
+def regression(X, y, sigma_prior, intercept=None, coefficients=None):
+    if coefficients is None:
+        beta = numpyro.sample("beta", dist.ImproperUniform(constraints.real, (), (X.shape[1],)))
+    else:
+        beta = numpyro.sample("beta", coefficients.expand([X.shape[1]]).to_event(1))
+    mean = X @ beta + (0.0 if intercept is None else numpyro.sample("alpha", intercept))
+    sigma = numpyro.sample("sigma", sigma_prior)
+    with numpyro.plate("observation", len(y)):
+        numpyro.sample("y", dist.Normal(mean, sigma), obs=y)
 
 
-def _mesquite(data: Data) -> tuple:
-    names = ("diam1", "diam2", "canopy_height", "total_height", "density")
-    weight, group = _columns(data, "weight", "group")
-    logs = [np.log(column) for column in _columns(data, *names)]
-    return np.stack([np.ones_like(weight), *logs, group], axis=1), np.log(weight)
+def kid_score(X, y):
+    regression(X, y, dist.HalfCauchy(2.5))
 
 
-def _radon(data: Data) -> tuple:
-    y, log_uppm, floor = _columns(data, "log_radon", "log_uppm", "floor_measure")
-    return np.asarray(data["county_idx"]) - 1, log_uppm, floor, int(data["J"]), y
+def sblri(X, y):
+    regression(X, y, dist.HalfNormal(10.0), coefficients=dist.Normal(0.0, 10.0))
 
 
-MODELS: dict[str, tuple[Callable, Callable[[Data], tuple]]] = {
-    "eight_schools-eight_schools_noncentered": (eight_schools, lambda d: tuple(_columns(d, "sigma", "y"))),
-    "radon_mn-radon_hierarchical_intercept_noncentered": (radon, _radon),
-    "garch-garch11": (garch, lambda d: (float(d["sigma1"]), *_columns(d, "y"))),
-    "mesquite-logmesquite": (regression_flat, _mesquite),
-    "low_dim_gauss_mix-low_dim_gauss_mix": (two_normals, lambda d: tuple(_columns(d, "y"))),
+def autoregression(X, y):
+    regression(X, y, dist.HalfCauchy(2.5), dist.Normal(0.0, 10.0), dist.Normal(0.0, 10.0))
+
+
+def diamonds(X, y):
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
+    intercept = numpyro.sample("Intercept", dist.StudentT(3.0, 8.0, 10.0))
+    sigma = numpyro.sample("sigma", dist.ImproperUniform(constraints.positive, (), ()))
+    numpyro.factor("half_t", dist.StudentT(3.0, 0.0, 10.0).log_prob(sigma))
+    with numpyro.plate("observation", len(y)):
+        numpyro.sample("Y", dist.Normal(intercept + X @ b, sigma), obs=y)
+
+
+def gaussian_process_counts(x, k):
+    rho = numpyro.sample("rho", dist.Gamma(25.0, 4.0))
+    alpha = numpyro.sample("alpha", dist.HalfNormal(2.0))
+    covariance = alpha**2 * jnp.exp(-0.5 * ((x[:, None] - x) / rho) ** 2) + 1e-10 * jnp.eye(len(x))
+    z = numpyro.sample("f_tilde", dist.Normal(0.0, 1.0).expand([len(x)]).to_event(1))
+    f = numpyro.deterministic("f", jnp.linalg.cholesky(covariance) @ z)
+    with numpyro.plate("point", len(x)):
+        numpyro.sample("k", dist.Poisson(jnp.exp(f)), obs=k)
+
+
+def hidden_markov(y):
+    rows = [numpyro.sample(f"theta{i}", dist.Dirichlet(jnp.ones(2))) for i in (1, 2)]
+    mu = numpyro.sample("mu", dist.ImproperUniform(constraints.positive_ordered_vector, (), (2,)))
+    numpyro.factor("mu_prior", dist.Normal(jnp.array([3.0, 10.0]), 1.0).log_prob(mu).sum())
+    emission, transition = dist.Normal(mu, 1.0).log_prob(y[:, None]), jnp.log(jnp.stack(rows))
+
+    def step(alpha, row):
+        return row + jax.nn.logsumexp(alpha[:, None] + transition, axis=0), None
+
+    alpha, _ = jax.lax.scan(step, emission[0], emission[1:])
+    numpyro.factor("y", jax.nn.logsumexp(alpha))
+
+
+MODELS: dict[str, Callable] = {
+    "eight_schools-eight_schools_noncentered": eight_schools,
+    "radon_mn-radon_hierarchical_intercept_noncentered": radon,
+    "garch-garch11": garch,
+    "mesquite-logmesquite": regression_flat,
+    "low_dim_gauss_mix-low_dim_gauss_mix": two_normals,
+    "kidiq-kidscore_momhsiq": kid_score,
+    "kidiq-kidscore_interaction": kid_score,
+    "earnings-logearn_height_male": regression_flat,
+    "nes1980-nes": regression_flat,
+    "sblri-blr": sblri,
+    "diamonds-diamonds": diamonds,
+    "arK-arK": autoregression,
+    "gp_pois_regr-gp_pois_regr": gaussian_process_counts,
+    "hmm_example-hmm_example": hidden_markov,
 }

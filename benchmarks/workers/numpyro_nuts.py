@@ -18,6 +18,7 @@ import numpyro  # noqa: E402
 
 from benchmarks.posteriordb import pack  # noqa: E402
 from benchmarks.workers import common  # noqa: E402
+from benchmarks.workers.arguments import ARGUMENTS  # noqa: E402
 from benchmarks.workers.numpyro_models import MODELS  # noqa: E402
 
 INTERNAL = ("t", "r", "weights")  # latents that stand behind the compared quantities
@@ -51,19 +52,13 @@ def sampler(config: str, model, data: tuple, warmup: int | None = None, draws: i
     return draw
 
 
-def smallest_ess(diagnostics, draws: dict[str, np.ndarray]) -> float:
-    """Smallest bulk ESS over all scalars."""
-    flat = [value.reshape(*value.shape[:2], -1) for value in draws.values()]
-    return float(np.min(diagnostics.ess_bulk(np.concatenate(flat, axis=-1))))
-
-
 def speed(job) -> dict:
     """Cold to the target, then warm."""
-    model, arguments = MODELS[job.posterior]
+    model, arguments = MODELS[job.posterior], ARGUMENTS[job.posterior]
     draw = sampler(job.config, model, arguments(pack.load_data(job.pack, job.posterior)))
     diagnostics = common.diagnostics()
     draws, sets = draw(job.seed), 1
-    while smallest_ess(diagnostics, draws) < job.target and common.cpu_of_process() < 600.0:
+    while common.smallest_ess(diagnostics, draws) < job.target and common.cpu_of_process() < 600.0:
         more, sets = draw(job.seed + 100000 * sets), sets + 1
         draws = {name: np.concatenate([value, more[name]]) for name, value in draws.items()}
     row = {"cold": {"cpu": common.cpu_of_process(), "wall": time.perf_counter() - START}}
@@ -76,7 +71,7 @@ def speed(job) -> dict:
 
 def reference(job) -> dict:
     """A long run, whose draws stand in for a reference."""
-    model, arguments = MODELS[job.posterior]
+    model, arguments = MODELS[job.posterior], ARGUMENTS[job.posterior]
     data = arguments(pack.load_data(job.pack, job.posterior))
     draws = sampler("diag-4-single-f64", model, data, warmup=2000, draws=10000)(job.seed)
     return {"draws": common.save(job.out, "reference", draws)}
@@ -85,7 +80,7 @@ def reference(job) -> dict:
 def trace(job) -> dict:
     """CPU seconds to go from the model to the jaxpr of its value and gradient, after imports."""
     numpyro.enable_x64()
-    model, arguments = MODELS[job.posterior]
+    model, arguments = MODELS[job.posterior], ARGUMENTS[job.posterior]
     data = arguments(pack.load_data(job.pack, job.posterior))
     key = jax.random.key(job.seed)
     jax.jit(lambda x: x + 1.0)(1.0).block_until_ready()
