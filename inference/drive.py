@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import gradients
+from . import gradients, kept
 from . import precision as floats
 from .devices import check_same, is_leader, together, use
 from .identity import describe
@@ -25,7 +25,7 @@ from .progress import Monitor, display
 from .results import Fit
 from .runs import create, open_run, resume
 from .sharding import lay_out_subject
-from .subject import Subject, make_subject, starts
+from .subject import Subject, is_program, make_subject, starts
 from .until import as_rule
 
 FIRST_JUDGED, DEAR = 100, 100_000
@@ -94,19 +94,22 @@ def infer(
     placement = place(devices, shard)
     number = floats.choose(precision, placement.platform)
     with floats.context(number), use(placement):
-        subject, where = lay_out_subject(lambda: make_subject(program, init), shard)
+        codes = kept.kept(engine, program) if is_program(program) else ()
+        subject, where = lay_out_subject(lambda: make_subject(program, init, codes), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
         gradients.check_estimate(engine, subject.density)
+        kept.check(getattr(engine, "kernel", engine), subject.density)
         engine = gradients.suited(engine, subject.density)
+        engine = engine.suited(subject.target) if hasattr(engine, "suited") else engine
         if rule is not None and rule.converged and draws is None and most:
             engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
         check_same(lambda: [describe(subject.program, subject.dim), plain(engine), seed, thin])
         plan = [*engine.plan(subject.target), *check_engine(engine, subject.target, placement), *where]
-        plan += gradients.remarks(subject.density) + _remarks(subject)
+        plan += gradients.remarks(subject.density) + kept.plan(codes) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
-        facts |= {"shard": shard, "mesh": placement.parts}
+        facts |= {"shard": shard, "mesh": placement.parts, "codes": list(codes)}
         keeper: Any = Memory(facts["thin"])
         if path is not None:
             with together():

@@ -125,6 +125,16 @@ class Fit:
         return float(self.draws.info[name])
 
     @property
+    def _codes(self) -> np.ndarray:
+        """Which unconstrained coordinates are codes of finite sites."""
+        count = len(getattr(self.density, "finite", None) or ())
+        if not count:
+            names = set(self.manifest.get("codes") or ())
+            count = sum(label.partition("[")[0] in names for label in self.labels) if names else 0
+        dim = self.draws.shape[2]
+        return np.arange(dim) >= dim - count
+
+    @property
     def divergences(self) -> int:
         """Number of divergent transitions among the draws."""
         return int(np.sum(self.draws.stats.get("diverging", 0)))
@@ -141,6 +151,8 @@ class Fit:
         rhat = getattr(self.draws, "split_rhat", None)
         with np.errstate(all="ignore"):
             rhat = np.asarray(diagnostics.rhat(self.draws.positions)) if rhat is None else rhat
+        rhat = np.array(rhat)
+        rhat[self._codes & np.isnan(rhat)] = 1.0  # a code that never changes may be certain
         worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
         if not rhat[worst] <= 1.01:
             found.append(f"R-hat {rhat[worst]:.3f} at {self.labels[worst]}: the chains do not agree, draw longer")

@@ -145,7 +145,7 @@ def resume(
         check_same(lambda: [identity.describe(subject.program, subject.dim), about["seed"]])
         keeper = Recorder(directory, subject.program, subject.density, inputs["names"], int(about["thin"]))
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
-        facts |= {"shard": about.get("shard"), "mesh": placement.parts}
+        facts |= {"shard": about.get("shard"), "mesh": placement.parts, "codes": about.get("codes") or []}
         run = Run(
             engine=inputs["engine"],
             subject=subject,
@@ -183,7 +183,7 @@ def _subject(about: Mapping[str, Any], inputs: Mapping[str, Any], program: Any) 
     if program is None:
         program = _imported(about, inputs["call"])
     dim = int(about["identity"]["dim"])
-    return make_subject(program, None if hasattr(program, "sites") else np.zeros(dim))
+    return make_subject(program, None if hasattr(program, "sites") else np.zeros(dim), about.get("codes") or ())
 
 
 def _imported(about: Mapping[str, Any], call: Any) -> Any:
@@ -328,7 +328,7 @@ def open_run(path: Any, program: Any = None) -> Fit:
     density = None
     if program is not None:
         with floats.context(about["precision"]):
-            subject = make_subject(program, np.zeros(draws.shape[2]))
+            subject = make_subject(program, np.zeros(draws.shape[2]), about.get("codes") or ())
             _same(about, identity.describe(subject.program, subject.dim), path)
             program, density = subject.program, subject.density
     return Fit(program, density, draws, about, notes, stored)

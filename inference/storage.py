@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import groups as known
+from . import kept
 from . import precision as floats
 from .core import Draws
 from .export import without_slashes
@@ -90,16 +91,16 @@ def load(path: Any, program: Any = None) -> Fit:
     )
     density = None
     if program is not None:
-        density = _matching(program, stored, draws, text["manifest"].get("precision", "float64"))
+        density = _matching(program, stored, draws, text["manifest"])
     return Fit(program, density, draws, text["manifest"], tuple(text["notes"]), stored)
 
 
-def _matching(program: Any, stored: dict[str, Any], draws: Draws, precision: str) -> Any:
+def _matching(program: Any, stored: dict[str, Any], draws: Draws, about: dict[str, Any]) -> Any:
     """Compile the program, and refuse one whose posterior is another."""
     import ppl
 
-    with floats.context(precision):
-        density = ppl.compile(program)
+    with floats.context(about.get("precision", "float64")):
+        density = ppl.compile(program, marginalize=kept.summed(program, about.get("codes") or ()))
         labels = list(stored["unconstrained_posterior"].coords["unconstrained"].values)
         if list(density.labels) != labels:
             raise ppl.ModelError(

@@ -6,12 +6,13 @@ is already a log density with a ``dim``, passes through; its variable is then ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import kept
 from .core import as_density, host_rng
 
 _JITTER = 77
@@ -45,18 +46,23 @@ def is_program(target: Any) -> bool:
     return hasattr(target, "sites") and hasattr(target, "condition")
 
 
-def make_subject(target: Any, init: Any = None) -> Subject:
+def make_subject(target: Any, init: Any = None, codes: Collection[str] = ()) -> Subject:
     """Check and compile a target.
 
+    Args:
+        target: A program or a log density.
+        init: Starting positions, which tell the dimension of a plain function.
+        codes: Finite sites of a program that stay in the flat vector (``kept``); the others are summed out.
+
     Raises:
-        ppl.ModelError: If the program has nothing to infer, or a discrete latent site.
+        ppl.ModelError: If the program has nothing to infer, or a discrete latent site that cannot be summed out.
         TypeError: If the target is neither a program nor a log density of known dimension.
     """
     if is_program(target):
         import ppl
 
         _refuse(target)
-        density = _exact(ppl.compile(target))
+        density = _exact(ppl.compile(target, marginalize=kept.summed(target, codes)))
         return Subject(target, density, int(density.dim))
     if not callable(target):
         raise TypeError(f"infer takes a program or a log density, not {type(target).__name__}; call the model first")
@@ -94,6 +100,7 @@ def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.nda
         raise ValueError(f"init has shape {init.shape}, not ({subject.dim},) or (chains, {subject.dim})")
     if init.ndim == 1:
         noise = host_rng(seed, _JITTER).normal(size=(chains or 1, subject.dim))
+        noise[:, subject.dim - len(getattr(subject.density, "finite", None) or ()) :] = 0.0  # codes stay what they are
         return init + 0.1 * (1 + np.abs(init)) * noise
     if chains is not None and init.shape[0] != chains:
         raise ValueError(f"init has {init.shape[0]} rows for {chains} chains")
@@ -120,13 +127,6 @@ def _refuse(program: Any) -> None:
         raise ppl.ModelError(
             f"{_name(program)} has no latent site: there is nothing to infer. To draw from it use program.sample(seed)."
         )
-    for site in latents:
-        if site.discrete:
-            raise ppl.ModelError(
-                f"site '{site.name}' is discrete ({site.source}), and gradient-based samplers move through continuous "
-                "space only. Sum it out of the model (for a mixture: a mixture distribution), or observe it with "
-                f"condition({site.name}=...)."
-            )
 
 
 def _is_model(target: Any) -> bool:

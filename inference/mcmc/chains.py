@@ -25,7 +25,7 @@ from ..adapt.metric import Variance, Window, merge, windows
 from ..adapt.step_size import StepSize, reasonable
 from ..core import Block, Draws, as_density, host_rng
 from ..devices import current, threads
-from . import composite, lanes
+from . import composite, discrete, lanes
 from .start import StartError
 
 Array = Any
@@ -217,7 +217,7 @@ class Chains:
         """Evaluate starting points, replacing those that are not finite."""
         chains, log = range(self.chains), []
         if init is None:
-            z = np.stack([host_rng(seed, i, _START, 0).uniform(-2.0, 2.0, dim) for i in chains])
+            z = np.stack([discrete.drawn(host_rng(seed, i, _START, 0), dim, target) for i in chains])
         else:
             z = np.broadcast_to(np.asarray(init, dtype=float), (self.chains, dim)).copy()
         state, good = lanes.evaluate(kernel, z, target, self._width())
@@ -230,7 +230,9 @@ class Chains:
                 break
             for i in bad:
                 rng = host_rng(seed, int(i), _START if attempt < _TRIES else _PRIOR, attempt)
-                z[i] = rng.uniform(-2.0, 2.0, dim) if attempt < _TRIES else _prior_draw(target, rng)
+                z[i] = discrete.drawn(rng, dim, target) if attempt < _TRIES else _prior_draw(target, rng)
+            if attempt < _TRIES:
+                z[bad] = discrete.settled(z, target, seed + attempt)[bad]
             state, good = lanes.evaluate(kernel, z, target, self._width())
         if not good.all():
             first = int(np.flatnonzero(~good)[0])
@@ -299,7 +301,7 @@ def _prior_draw(target: Any, rng: np.random.Generator) -> np.ndarray:
     try:
         return current().host(target.prior(jax.random.key(int(rng.integers(2**31)))))
     except ValueError:  # the prior is improper: there is nothing to draw
-        return rng.uniform(-2.0, 2.0, int(target.dim))
+        return discrete.drawn(rng, int(target.dim), target)
 
 
 def _metrics(stats: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 r"""Finite coordinates: the codes 0, ..., K_j - 1 at the end of a position, and what a density knows of them.
 
-A code's full conditional is pi(x_j = k | rest) for k < K_j. A density may know *groups* of codes that are independent of
-each other given the rest, such as a site in the elements of a plate: then every state of all codes of a group is scored
-by one evaluation each, K for the group and not K for each code. It says so by three members:
+A code's full conditional is pi(x_j = k | rest) for k < K_j. A density may know *groups* of codes that are independent
+of each other given the rest, such as a site in the elements of a plate: then every state of all codes of a group is
+scored by one evaluation each, K for the group and not K for each code. It says so by three members:
 
 * ``groups``, their number on the host;
 * ``members(i)``, which codes belong to group i, booleans (m,); every code belongs to exactly one group;
@@ -169,3 +169,41 @@ def scan_checked(kernel: str, scan: str) -> None:
     """Refuse an unknown order of the groups."""
     if scan not in ("systematic", "random"):
         raise ValueError(f"{kernel}(scan={scan!r}): scan is 'systematic' or 'random'")
+
+
+def drawn(rng: np.random.Generator, dim: int, density: Any) -> np.ndarray:
+    """A position to start from: real entries from U(-2, 2), codes uniform over their states.
+
+    Example:
+        >>> from ppl.inference.core import as_density
+        >>> z = drawn(np.random.default_rng(0), 3, as_density(lambda z: 0.0 * z[0], 3, (4, 4)))
+        >>> bool(np.all(z[1:] % 1 == 0)), bool(z.max() < 4)
+        (True, True)
+    """
+    z = rng.uniform(-2.0, 2.0, dim)
+    counts = states(density)
+    if counts:
+        z[dim - len(counts) :] = rng.integers(counts)
+    return z
+
+
+def settled(positions: np.ndarray, density: Any, seed: int) -> np.ndarray:
+    """Positions (chains, d) with their codes drawn from their conditionals, each twice: most are then admissible."""
+    if not states(density):
+        return positions
+    keys = np.random.default_rng(seed).integers(2**32, size=(len(positions), 2), dtype=np.uint32)
+    return np.array(_settle(keys, jnp.asarray(positions, jnp.result_type(float)), density), positions.dtype)
+
+
+@jax.jit
+def _settle(keys: Array, positions: Array, density: Any) -> Array:
+    from .gibbs import Gibbs, State
+
+    def one(words: Array, z: Array) -> Array:
+        state = State(z, jnp.zeros((), z.dtype))
+        for i in range(2):
+            key = jax.random.fold_in(jax.random.wrap_key_data(words, impl="threefry2x32"), i)
+            state = Gibbs().step(key, state, density)[0]
+        return state.position
+
+    return jax.vmap(one)(keys, positions)

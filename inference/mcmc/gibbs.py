@@ -1,8 +1,8 @@
 r"""Gibbs sampling of finite coordinates: each is drawn from its exact full conditional.
 
-``systematic`` scan goes through the groups of codes (``discrete``) in their order; it leaves the density invariant and is
-not reversible. ``random`` scan draws as many groups with replacement, and is reversible. With ``metropolised`` a code
-never stays by chance: from state i it proposes j != i with probability p_j / (1 - p_i), accepted with probability
+``systematic`` scan goes through the groups of codes (``discrete``) in their order; it leaves the density invariant and
+is not reversible. ``random`` scan draws as many groups with replacement, and is reversible. With ``metropolised`` a
+code never stays by chance: from state i it proposes j != i with probability p_j / (1 - p_i), accepted with probability
 min(1, (1 - p_i) / (1 - p_j)). Its off-diagonal transition probabilities are at least those of Gibbs sampling, so under
 random scan no average has a greater asymptotic variance (Peskun's order).
 
