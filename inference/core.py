@@ -94,6 +94,41 @@ class NamedDensity(Protocol):
         ...
 
 
+class Movable(Protocol):
+    """Hierarchical effects of a density, theta = m + s e, whose coordinates an engine may learn (``adapt.kappa``).
+
+    A density over vectors z offers it as its attribute ``movable``, None where it has no such effects. Some entries of
+    z are effects, either theta itself or e; in their place x has one number per effect from which, given k and t,
+    e = x / sqrt(q) + (k s / q) (t - m), q = 1 + k s^2.
+
+    Attributes:
+        columns: Entries of z that are effects, shape (effects,).
+        standard: Whether such an entry of z is e (else theta), shape (effects,).
+        levels: The location m and scale s of an effect are computed from entries of z that are no effects and from
+            effects of lower levels; shape (effects,).
+        information: Fisher information of the law of e about its location, 1 for a normal one; shape (effects,).
+        names: Names of the groups of effects, for messages.
+    """
+
+    columns: np.ndarray
+    standard: np.ndarray
+    levels: np.ndarray
+    information: np.ndarray
+    names: tuple[str, ...]
+
+    def at(self, k: np.ndarray, t: np.ndarray) -> LogDensity:
+        """The log density of x, log-determinants included: a pytree with k and t among its leaves."""
+        ...
+
+    def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Locations m and scales s, shape (n, effects), at positions z of shape (n, dim)."""
+        ...
+
+    def described(self, k: np.ndarray, t: np.ndarray) -> dict[str, Any]:
+        """The parameters by group, of plain numbers and lists, for the result of a run."""
+        ...
+
+
 class Kernel(Protocol):
     """A Markov kernel that leaves a density invariant; a frozen pytree whose leaves are its tuning.
 

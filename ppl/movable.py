@@ -49,6 +49,12 @@ class Movable:
         """The density of x for given parameters, shape (m,) each."""
         return Moved(self.density, jnp.asarray(k), jnp.asarray(t))
 
+    def described(self, k: np.ndarray, t: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Parameters by site, as ``ppl.compile(..., reparameterize={site: (k, t)})`` takes them."""
+        moves = self.density.compiled.moves
+        pairs = zip(moves.effects, moves.cut(np.asarray(k)), moves.cut(np.asarray(t)), strict=True)
+        return {e.name: {"k": k.tolist(), "t": t.tolist()} for e, k, t in pairs}
+
     def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Locations and scales, shape (n, m), at positions z of shape (n, dim); compiled once for each n."""
         with jax.enable_x64(self.density.compiled.x64):

@@ -24,10 +24,12 @@ import numpy as np
 
 from ..adapt import kinds
 from ..core import Array, Block, Draws, as_density, host_rng
+from . import pooled_coordinates as coordinates
 from . import pooled_plan as planning
 from . import pooled_stuck as stuck
 from . import pooled_warmup as warmup
 from .pooled_block import SIZE, Lanes, Rows
+from .pooled_coordinates import Coordinates
 from .pooled_warmup import Carry
 from .start import find_start
 
@@ -49,6 +51,8 @@ class PooledHMC:
         rank: Directions of a metric of low rank; None chooses.
         lanes: Equal shares of the chains run in parallel, on threads of a CPU or on several devices; None chooses
             by the cost of the density.
+        reparameterize: Whether the coordinates of hierarchical effects are learned in warm-up, between centred and
+            non-centred, where the target says what its effects are (``core.Movable``).
 
     Example:
         >>> engine, target = PooledHMC(draws=20, max_draws=20), as_density(lambda z: -0.5 * z @ z, 3)
@@ -72,6 +76,7 @@ class PooledHMC:
     metric: str | None = None
     rank: int | None = None
     lanes: int | None = None
+    reparameterize: bool = True
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -112,7 +117,9 @@ class PooledHMC:
             if np.shape(init) != (self.chains, dim):
                 raise ValueError(f"init has shape {np.shape(init)}; this run needs {(self.chains, dim)}")
             state[:, :dim], state[:, -1] = np.asarray(init), np.nan  # NaN: positions given, not evaluated
-        return Carry(seed=int(seed), stage="start", state=state, goal=self.draws, log=self.plan(target))
+        effects, state = coordinates.begin(target, self.reparameterize, state)
+        log = self.plan(target)
+        return Carry(seed=int(seed), stage="start", state=state, goal=self.draws, log=log, coordinates=effects)
 
     def advance(self, carry: Carry, target: Any, n: int) -> tuple[Carry, Block, bool]:
         """Run the start, or at most ``n`` trajectories (in warm-up a multiple of ten, and at least ten).
@@ -128,12 +135,18 @@ class PooledHMC:
         if n < 1:
             raise ValueError(f"a block needs at least one trajectory, got n={n}")
         target = as_density(target)
-        lanes = Lanes(target, planning.lanes(self, target)[0], os.cpu_count() or 1, planning.quick(self, target))
+        here = coordinates.at(carry, target)
+        lanes = self._lanes(target, target if here is None else here.density())
         if carry.stage == "start":
-            return self._begin(carry, target, lanes)
+            with coordinates.explained(here):
+                return self._begin(carry, target, lanes, here)
         if carry.stage == "sampling":
-            return self._sample(carry, lanes, n)
-        return self._warm_up(carry, lanes, n)
+            return self._sample(carry, lanes, n, here)
+        return self._warm_up(carry, lanes, n, here)
+
+    def _lanes(self, target: Any, density: Any) -> Lanes:
+        """Lanes for a density, which is the target or the same in other coordinates."""
+        return Lanes(density, planning.lanes(self, target)[0], os.cpu_count() or 1, planning.quick(self, target))
 
     def finish(self, carry: Carry, blocks: list[Block], target: Any) -> Draws:
         """Concatenate the sampling blocks; keep the warm-up and the facts of the run."""
@@ -154,11 +167,14 @@ class PooledHMC:
             "restarts": carry.restarts,
             "divergences": carry.divergences,
             "split_rhat": carry.rhat,
+            **coordinates.facts(carry, target),
         }
         return Draws(positions, stats, before, before_stats, info)
 
-    def _begin(self, carry: Carry, target: Any, lanes: Lanes) -> tuple[Carry, Block, bool]:
-        dim = (carry.state.shape[1] - 1) // 2
+    def _begin(
+        self, carry: Carry, target: Any, lanes: Lanes, here: Coordinates | None
+    ) -> tuple[Carry, Block, bool]:
+        chains, dim = len(carry.state), _width(carry)
         plain = kinds.unit(*planning.metric(self, target)[:3])
         device = lanes.put_metric(plain)
         found = find_start(
@@ -186,32 +202,37 @@ class PooledHMC:
             log=log,
         )
         metrics = {"evaluations": found.evaluations, "log": "\n".join(found.log), "inadmissible": found.inadmissible}
+        if here is not None:
+            metrics["inadmissible"] = here.few(found.inadmissible)
         return carry, Block("start", metrics=metrics), False
 
-    def _warm_up(self, carry: Carry, lanes: Lanes, n: int) -> tuple[Carry, Block, bool]:
+    def _warm_up(self, carry: Carry, lanes: Lanes, n: int, here: Coordinates | None) -> tuple[Carry, Block, bool]:
         left = warmup.planned(carry) - (0 if carry.rows is None else len(carry.rows))
-        carry, rows, block = self._trajectories(carry, lanes, max(SIZE, min(n, left) // SIZE * SIZE))
+        carry, rows, block = self._trajectories(carry, lanes, max(SIZE, min(n, left) // SIZE * SIZE), here)
         past = [] if carry.rows is None else [carry.rows]
         carry = replace(carry, rows=np.concatenate([*past, rows.values]), iteration=carry.iteration + len(rows.values))
         if left == len(rows.values):
             if carry.stage == "window":
+                if here is not None:
+                    carry = coordinates.relearn(carry, here, lambda density: self._lanes(here.movable.density, density))
                 carry = warmup.end_window(carry, self.restart)
             else:
                 carry = warmup.end_step_stage(carry)
+                carry = carry if here is None else coordinates.centred(carry, block)
         return carry, block, False
 
-    def _sample(self, carry: Carry, lanes: Lanes, n: int) -> tuple[Carry, Block, bool]:
+    def _sample(self, carry: Carry, lanes: Lanes, n: int, here: Coordinates | None) -> tuple[Carry, Block, bool]:
         count = n if carry.done else min(n, carry.goal - carry.drawn)
-        carry, rows, block = self._trajectories(carry, lanes, count)
+        carry, _, block = self._trajectories(carry, lanes, count, here)
         divergences = carry.divergences + int(block.metrics["divergences"])
         carry = replace(carry, drawn=carry.drawn + count, divergences=divergences)
-        carry = carry if carry.done else self._look(carry, rows)
+        carry = carry if carry.done else self._look(carry, block)
         return carry, block, carry.done
 
-    def _look(self, carry: Carry, rows: Rows) -> Carry:
+    def _look(self, carry: Carry, block: Block) -> Carry:
         """Add draws to the running moments; at the goal decide by R-hat whether to go on."""
-        assert carry.moments is not None  # noqa: S101 - made at the end of warm-up
-        carry = replace(carry, moments=carry.moments.add(rows.positions))
+        assert carry.moments is not None and block.positions is not None  # noqa: S101 - made at the end of warm-up
+        carry = replace(carry, moments=carry.moments.add(np.swapaxes(block.positions, 0, 1)))
         if carry.drawn < carry.goal:
             return carry
         assert carry.moments is not None  # noqa: S101
@@ -222,10 +243,13 @@ class PooledHMC:
         line = f"{carry.drawn} draws: split R-hat {rhat:.4g} > {self.rhat}, going on to {goal}"
         return replace(carry, rhat=rhat, goal=goal, log=[*carry.log, line])
 
-    def _trajectories(self, carry: Carry, lanes: Lanes, count: int) -> tuple[Carry, Rows, Block]:
+    def _trajectories(
+        self, carry: Carry, lanes: Lanes, count: int, here: Coordinates | None
+    ) -> tuple[Carry, Rows, Block]:
         """Make ``count`` trajectories at the carry's metric; adapt its state and step size only."""
         sampling = carry.stage == "sampling"
         index, dim = carry.drawn if sampling else carry.iteration, _width(carry)
+        first = index
         purpose = warmup.SAMPLING if sampling else warmup.WARMUP
         most, device = warmup.cap(carry, self.max_leapfrogs), lanes.put_metric(_metric(carry))
         state, log_step, seen = carry.state, carry.log_step, 0 if carry.rows is None else len(carry.rows)
@@ -248,7 +272,8 @@ class PooledHMC:
         energy = _energy(carry.state[:, 2 * dim], rows, np.concatenate(draws))
         leapfrogs = carry.leapfrogs + int(rows.leapfrogs[:, 0].sum())
         carry = replace(carry, state=state, log_step=log_step, leapfrogs=leapfrogs)
-        return carry, rows, self._block("sampling" if sampling else "warmup", carry, rows, energy)
+        shown = rows if here is None else here.shown(rows, first)
+        return carry, rows, self._block("sampling" if sampling else "warmup", carry, shown, energy)
 
     def _watch(self, carry: Carry, log_step: float, acceptance: np.ndarray, index: int) -> tuple[Carry, float]:
         """Change the step size where chains stick."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapt import kinds
 from ..devices import current, threads
+from . import pooled_coordinates as coordinates
 from . import pooled_warmup as warmup
 from .pooled_block import precision
 
@@ -40,6 +41,7 @@ def lines(engine: PooledHMC, target: Any) -> list[str]:
         f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
         + ("compilation" if quick(engine, target) and platform() == "cpu" else "run"),
         "stuck chains are " + ("restarted in warm-up" if engine.restart else "kept (restart=False)"),
+        *coordinates.lines(target, engine.reparameterize),
     ]
 
 

@@ -57,6 +57,8 @@ class Carry:
         fit: sqrt(lA lB) of the last window, inf before.
         height: Mean log density of the last window, None before.
         rhat: Last greatest split R-hat.
+        coordinates: Parameters k and t of hierarchical effects (``pooled_coordinates``), shape (2, effects); None
+            where positions are in the model's own coordinates.
         moments: Batch sums of the draws, None before sampling.
         scales: Coordinates that act as log scales of others, by their index as text (``log_scales``).
         log: What happened, line by line.
@@ -84,6 +86,7 @@ class Carry:
     height: float | None = None
     rhat: float | None = None
     moments: BatchMoments | None = None
+    coordinates: np.ndarray | None = None
     scales: dict[str, list[int]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
