@@ -99,21 +99,25 @@ def _run_markov(name: str, step: Callable, init: Any, xs: Any, coords: Any, sour
     xs, size = _steps(frame, name, xs, exists, coords, source)
     enter_table(frame, name, axis, coords, source)
     carry = init() if callable(init) else init
-    carry = jax.tree_util.tree_map(_inexact, carry)
+    carry = jax.tree_util.tree_map(jnp.asarray, carry)
     inner = set(inner_names(frame, name))
     given = {site: value for site, value in frame.given.items() if site_of(site) in inner}
     free = {site: value for site, value in frame.free.items() if site in inner}
     seen: list[Frame] = []
 
-    def body(carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
+    def run(carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, Frame]:
         index, x, given, free, exists = inputs
         key = None if frame.key is None else jax.random.fold_in(frame.key, index)
         with entered(replace(inner_frame(frame, name, size, "markov", given, free, key, exists), keep=keep)) as nested:
-            after = step(carry, x)
+            return step(carry, x), nested
+
+    def body(carry: Any, inputs: tuple, keep: frozenset[str]) -> tuple[Any, dict]:
+        after, nested = run(carry, inputs, keep)
         seen[:] = [nested]
         return _same_structure(name, carry, after, source), nested.out
 
     inputs = (jnp.arange(size, dtype=jnp.int32), xs, given, free, exists)
+    carry = _widened(lambda c, i: run(c, i, frozenset())[0], carry, inputs)
     samples = [site for site in inner if frame.known[site].kind == "sample"]
     drawn = [s for s in samples if (s not in given and s not in free) or (s + MASK in given and frame.key is not None)]
     if not inner or drawn:
@@ -154,13 +158,13 @@ def _across(body: Callable, carry: Any, inputs: tuple, keep: frozenset[str]) -> 
         return after, after
 
     if reads & set(range(len(leaves))):
-        carries = jax.lax.scan(advance, leaves, inputs)[1]
+        carries = left = jax.lax.scan(advance, leaves, inputs)[1]
     else:
-        carries = jax.vmap(lambda i: advance(leaves, i)[1])(inputs)
+        carries = left = jax.vmap(lambda i: advance(leaves, i)[1])(inputs)
         if inputs[-1] is not None:  # the rows come first, so that the last one's carry is the one that stays
             last = jnp.minimum(inputs[0], jnp.maximum(jnp.sum(inputs[-1]).astype(inputs[0].dtype) - 1, 0))
             carries = [after[last] for after in carries]
-    before = [jnp.concatenate([start[None], after[:-1]]) for start, after in zip(leaves, carries, strict=True)]
+    before = [jnp.concatenate([start[None], after[:-1]]) for start, after in zip(leaves, left, strict=True)]
     out = jax.vmap(lambda c, i: body(c, i, keep)[1])(jax.tree_util.tree_unflatten(treedef, before), inputs)
     return jax.tree_util.tree_unflatten(treedef, carries), out
 
@@ -186,6 +190,20 @@ def _same_structure(name: str, carry: Any, after: Any, source: str) -> Any:
     return jax.tree_util.tree_map(lambda a, b: jnp.asarray(a, jnp.asarray(b).dtype), after, carry)
 
 
-def _inexact(x: Any) -> Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.result_type(float)) if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer) else x
+def _widened(step: Callable, carry: Any, inputs: tuple) -> Any:
+    """A first carry of which those integers are floats that the step makes floats: a start 0 truncates no state."""
+    leaves, treedef = jax.tree_util.tree_flatten(carry)
+    if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves):
+        return carry
+    first = jax.tree_util.tree_map(lambda leaf: leaf[0], inputs)
+    for _ in leaves:
+        after = jax.eval_shape(lambda c, i: step(treedef.unflatten(c), i), leaves, first)
+        found = jax.tree_util.tree_leaves(after)
+        if len(found) != len(leaves):
+            break
+        wider = [a if a.dtype == b.dtype else a.astype(jnp.promote_types(a.dtype, b.dtype))
+                 for a, b in zip(leaves, found, strict=True)]  # fmt: skip
+        if all(a is b for a, b in zip(leaves, wider, strict=True)):
+            break
+        leaves = wider
+    return treedef.unflatten(leaves)

@@ -21,6 +21,7 @@ from . import _jax, arguments, costs, movable, space
 from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
+from .passes import marginalize as sums
 from .passes import reparameterize, reparameterize_hand
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes
@@ -144,7 +145,13 @@ class Compiled:
     @cached_property
     def rewritten(self) -> Terms:
         """The terms of the log density after all passes but ``hoist``."""
-        return Terms(self.part(self.terms), tuple(self.names[i] for i in self.terms))
+        terms = Terms(self.part(self.terms), tuple(self.names[i] for i in self.terms))
+        return sums.marginalize(self, terms) if self.summed else terms
+
+    @cached_property
+    def sums(self) -> sums.Sums:
+        """How the sites that are summed out are summed."""
+        return sums.Sums(self)
 
     @cached_property
     def hoisted(self) -> Hoisted:
@@ -239,14 +246,15 @@ def trace_program(program: Program, passes: Passes) -> Compiled:
     learned = program.learned()
     latent = program.latent()
     hidden = [n for n in latent if learned[n].discrete and passes.sums(n)]
-    discrete = [n for n in latent if learned[n].discrete and learned[n].states is None]
-    if discrete or hidden:
-        name = (discrete or hidden)[0]
-        raise ModelError(
-            f"site {name!r} ({learned[name].family}) is a discrete latent variable; gradient-based samplers such as "
-            f"NUTS and HMC, and this density, need continuous ones:\n{at(learned[name].source)}\n"
-            "  Sum it out by writing its mixture, dist.mixture(weights, components), or condition on it."
-        )
+    for name in latent:
+        if learned[name].discrete and learned[name].states is None:
+            raise ModelError(
+                f"site {name!r} ({learned[name].family}) is a discrete latent variable without a known finite number "
+                f"of states, so that it cannot be summed out, and NUTS and HMC need continuous ones:"
+                f"\n{at(learned[name].source)}\n"
+                "  Condition on it; write its mixture, dist.mixture(weights, components); or choose a distribution "
+                "on finitely many values, such as dist.Categorical, with a number of values that no variable decides."
+            )
     for name in latent:
         if learned[name].atoms:
             raise ModelError(
@@ -303,7 +311,12 @@ def lookup(program: Program, passes: Passes | None = None) -> Compiled:
 
 
 def compile(
-    program: Program, *, marginalize: Any = True, collapse: bool = True, reparameterize: Any = "auto"
+    program: Program,
+    *,
+    marginalize: Any = True,
+    collapse: bool = True,
+    reparameterize: Any = "auto",
+    marginalize_budget: float | None = None,
 ) -> Any:
     """Compile a program to the log density of its latent sites.
 
@@ -316,12 +329,14 @@ def compile(
             scale: ``"auto"``, the model's own, while an engine that can learn better ones may; False, never learned;
             ``"centred"`` or ``"noncentred"``; or by site, these, ``"learned"`` or (k, t), where k is the information of
             the data about an effect and t their estimate of it (``passes.reparameterize``).
+        marginalize_budget: Most array elements that the sum may compute for one log density, 5e7 by default.
 
     Returns:
         The ``Density``, at a flat unconstrained vector; with subsampled plates a ``SubsampledDensity``.
 
     Raises:
-        ModelError: A discrete latent site, a support without a bijection, or an error in the model's text.
+        ModelError: A discrete latent site without known finite states, a sum beyond the budget, a support without a
+            bijection, or an error in the model's text.
 
     Example:
         >>> import numpy as np, ppl
@@ -336,7 +351,7 @@ def compile(
     """
     from .subsample import subsampled, subsampled_density
 
-    passes = Passes.of(marginalize, collapse, reparameterize)
+    passes = Passes.of(marginalize, collapse, reparameterize, marginalize_budget)
     compiled, data = lookup(program, passes), (*program.arguments.data, *program.fixed.values())
     if subsampled(program):
         return subsampled_density(compiled, tuple(_on_device(x) for x in data), Labels(program), program)

@@ -61,6 +61,9 @@ def value_of(frame: Frame, name: str, d: Any, info: SiteInfo) -> Array:
         free = frame.free[name]
         if info.states is not None:
             value = space.decode(apart(frame, free), info)
+            if frame.on is not None:  # codes of an element that does not exist are uniform
+                count = free.size * np.log(info.states[1])
+                frame.put("logdet", name, jnp.where(frame.on, 0.0, -count).astype(free.dtype))
         else:
             value, logdet = space.constrain(d.support, apart(frame, free), info)
             frame.put("logdet", name, proper(frame, free, logdet))

@@ -18,6 +18,7 @@ class Passes:
     Attributes:
         marginalize: Whether finite latent sites are summed out of the density: all of them, none, or those named. The
             others stay in the flat vector, as codes.
+        budget: Most array elements that summing finite sites may compute for one log density.
         collapse: Whether likelihoods are replaced by their sufficient statistics where that is cheaper.
         reparameterize: Whether a run may learn the coordinates of hierarchical effects, and sites with coordinates
             that are given: ``"centred"``, ``"noncentred"``, ``"learned"`` or a pair (k, t), under ``"*"`` of all.
@@ -26,9 +27,12 @@ class Passes:
     marginalize: bool | frozenset[str] = True
     collapse: bool = True
     reparameterize: bool | tuple[tuple[str, Any], ...] = True
+    budget: float = 5e7
 
     @classmethod
-    def of(cls, marginalize: Any = True, collapse: bool = True, reparameterize: Any = True) -> Passes:
+    def of(
+        cls, marginalize: Any = True, collapse: bool = True, reparameterize: Any = True, budget: float | None = None
+    ) -> Passes:
         """From what a user writes: names as one string or any collection.
 
         Example:
@@ -39,7 +43,8 @@ class Passes:
             marginalize = (marginalize,)
         if not isinstance(marginalize, bool):
             marginalize = frozenset(marginalize)
-        return cls(marginalize, bool(collapse), coordinates(reparameterize))
+        most = cls.budget if budget is None else float(budget)
+        return cls(marginalize, bool(collapse), coordinates(reparameterize), most)
 
     def sums(self, name: str) -> bool:
         """Whether a finite latent site is summed."""

@@ -1,0 +1,1 @@
+"""Exact inference on arrays: recursions that know nothing of models or samplers."""
