@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from .proposals import GaussianProposal
     from .pseudo_marginal import PseudoMarginal
     from .random_walk import RandomWalk
+    from .sgmcmc import gradient_noise
+    from .sgmcmc_control import control_variates
+    from .sgmcmc_cyclical import Cyclical
+    from .sgmcmc_hamiltonian import SGHMC
+    from .sgmcmc_langevin import PSGLD, SGLD
     from .slice import Slice
     from .stretch import Stretch
     from .tempering import Tempering
@@ -38,13 +43,16 @@ _HOMES = {
     "Barker": "barker",
     "Block": "block",
     "Chains": "chains",
+    "control_variates": "sgmcmc_control",
     "Cycle": "cycle",
+    "Cyclical": "sgmcmc_cyclical",
     "DifferentialEvolution": "differential",
-    "Ensemble": "ensemble",
     "EllipticalSlice": "elliptical",
+    "Ensemble": "ensemble",
     "FiniteMetropolis": "finite_metropolis",
-    "Gibbs": "gibbs",
     "GaussianProposal": "proposals",
+    "Gibbs": "gibbs",
+    "gradient_noise": "sgmcmc",
     "HMC": "hmc",
     "Independence": "independence",
     "LocallyInformed": "informed",
@@ -55,7 +63,10 @@ _HOMES = {
     "NUTS": "nuts",
     "PooledHMC": "pooled",
     "PseudoMarginal": "pseudo_marginal",
+    "PSGLD": "sgmcmc_langevin",
     "RandomWalk": "random_walk",
+    "SGHMC": "sgmcmc_hamiltonian",
+    "SGLD": "sgmcmc_langevin",
     "Slice": "slice",
     "Stretch": "stretch",
     "StudentT": "independence",
@@ -69,16 +80,20 @@ __all__ = [
     "MAMS",
     "MCLMC",
     "NUTS",
+    "PSGLD",
+    "SGHMC",
+    "SGLD",
     "Barker",
     "Block",
     "Chains",
     "Cycle",
+    "Cyclical",
     "DifferentialEvolution",
-    "Ensemble",
     "EllipticalSlice",
+    "Ensemble",
     "FiniteMetropolis",
-    "Gibbs",
     "GaussianProposal",
+    "Gibbs",
     "Independence",
     "LocallyInformed",
     "Mixture",
@@ -90,6 +105,8 @@ __all__ = [
     "StudentT",
     "Tempering",
     "Walk",
+    "control_variates",
+    "gradient_noise",
 ]
 
 
