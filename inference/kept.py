@@ -1,7 +1,7 @@
-"""Finite sites that a sampler moves, and that are therefore kept in the flat vector as codes instead of being summed.
+"""Finite sites that a sampler moves, and that are therefore kept in the flat vector as codes, not summed out.
 
-A kernel that moves codes says so, ``finite = True``; one for some sites (``Block``) moves those that it names. All other
-finite sites are summed out exactly, so that a gradient serves the rest.
+A kernel that moves codes says so, ``finite = True``; one for some sites (``Block``) moves those that it names. All
+other finite sites are summed out exactly, so that a gradient serves the rest.
 """
 
 from __future__ import annotations
@@ -71,11 +71,28 @@ def check(kernel: Any, density: Any) -> None:
         name, count = type(kernel).__name__, len(states)
         raise ValueError(
             f"{name} moves real coordinates, and the last {count} of this density's coordinates are codes of finite "
-            f"variables (with {', '.join(map(str, states[:8]))}{', ...' if count > 8 else ''} states).\n  Give each its "
-            f"own block: mcmc.Cycle(mcmc.Block(..., mcmc.Gibbs()), mcmc.Block(..., mcmc.{name}()))"
+            f"variables (with {', '.join(map(str, states[:8]))}{', ...' if count > 8 else ''} states).\n"
+            f"  Give each its own block: mcmc.Cycle(mcmc.Block(..., mcmc.Gibbs()), mcmc.Block(..., mcmc.{name}()))"
         )
     if hasattr(kernel, "conditional"):
         check(kernel.kernel, kernel.conditional(density, np.zeros(int(density.dim))))
         return
     for part in parts or ():
         check(part, density)
+
+
+def judged(positions: np.ndarray, density: Any) -> np.ndarray:
+    """The coordinates by which a stopping rule judges: codes that never change may be certain, and are left out.
+
+    Example:
+        >>> from ppl.inference.core import as_density
+        >>> draws = np.zeros((2, 5, 3))
+        >>> draws[1, 2, 2] = 1.0
+        >>> judged(draws, as_density(lambda z: z[0], 3, (4, 4))).shape
+        (2, 5, 2)
+    """
+    count = len(getattr(density, "finite", None) or ())
+    if not count:
+        return positions
+    use = np.arange(positions.shape[2]) < positions.shape[2] - count
+    return positions[..., use | np.any(positions != positions[:1, :1], axis=(0, 1))]

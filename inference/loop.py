@@ -25,6 +25,7 @@ from . import naming
 from .blas import one_thread
 from .core import Engine
 from .devices import agree, current, exchange, together
+from .kept import judged
 from .manifest import manifest
 from .predict import sites
 from .progress import Monitor
@@ -168,7 +169,7 @@ class Run:
             planned = self.most or max(self.monitor.done, 1)
             fitting = MOST_NUMBERS // (positions.shape[0] * positions.shape[2])
             self.cap = max(planned, min(EXTENSION * planned, fitting))
-        verdict = self.rule(positions)
+        verdict = self.rule(judged(positions, self.subject.density))
         self.verdict = verdict.text
         self.due = min(self.monitor.done * float(np.clip(1.05 * verdict.growth, *GROWTH)), self.cap)
         if verdict.met or self.monitor.done < self.cap:

@@ -44,14 +44,13 @@ class Reading:
         """For each axis how many steps apart elements are that one element of the term reads; None for any."""
         return tuple(None if p is None else max(p.offsets) - min(p.offsets) for p in self.places)
 
-    def scores(self, value: Array, outputs: Sequence[Array], shape: tuple[int, ...]) -> Array:
-        """For each element of the site the sum of the term's elements that read it."""
+    def scores(self, value: Array, outputs: Sequence[Array], shape: tuple[int, ...], latest: int | None) -> Array:
+        """For each element of the site the sum of the term's elements that read it; along ``latest`` read it last."""
         kept = [p.axis for p in self.places if p is not None]
         value = jnp.sum(value, axis=tuple(a for a in range(value.ndim) if a not in kept))
         order = sorted(kept)
         value = jnp.transpose(value, [order.index(a) for a in kept])
-        axis = 0
-        for size, place, index in zip(shape, self.places, self.index, strict=True):
+        for axis, (size, place, index) in enumerate(zip(shape, self.places, self.index, strict=True)):
             if place is None:
                 value = jnp.expand_dims(value, axis)
             elif index is not None:
@@ -60,8 +59,8 @@ class Reading:
                 summed = jnp.zeros((size, *segments.shape[1:]), value.dtype).at[rows].add(segments)
                 value = jnp.moveaxis(summed, 0, axis)
             else:
-                value = sum((_moved(value, axis, o, size) for o in sorted(place.offsets)), jnp.zeros((), value.dtype))
-            axis += 1
+                offsets = sorted(place.offsets)[-1 if axis == latest else 0 :]
+                value = sum((_moved(value, axis, o, size) for o in offsets), jnp.zeros((), value.dtype))
         return jnp.broadcast_to(value, shape)
 
 
@@ -119,12 +118,19 @@ class Pattern:
             rest = rest // count
         return inside
 
-    def scores(self, inputs: Sequence[Array]) -> Array:
-        """For each element the sum of the terms' elements that read it, of the site's shape."""
+    def scores(self, inputs: Sequence[Array], skip: Any = (), latest: int | None = None) -> Array:
+        """For each element the sum of the terms' elements that read it, of the site's shape.
+
+        Args:
+            inputs: What the program reads.
+            skip: Labels of terms to leave out.
+            latest: An axis along which each element of a term counts for the last element only that it reads.
+        """
         outputs = self.code.run(*inputs)
         total = jnp.zeros(self.shape, jnp.result_type(float))
         for reading, value in zip(self.readings, outputs[: len(self.readings)], strict=True):
-            total = total + reading.scores(value, outputs, self.shape).astype(total.dtype)
+            if reading.label not in skip:
+                total = total + reading.scores(value, outputs, self.shape, latest).astype(total.dtype)
         return total
 
 
@@ -168,7 +174,7 @@ def _found(compiled: Any, name: str) -> Pattern:
 def source(compiled: Any) -> tuple[Any, Sequence[tuple[str, str]]]:
     """The program of the terms of a log density over the flat vector, and what they are."""
     if compiled.summed:
-        return compiled.rewritten.code, compiled.rewritten.names
+        return compiled.whole.code, compiled.whole.names
     return compiled.part(compiled.terms), [compiled.names[i] for i in compiled.terms]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .differential import DifferentialEvolution
     from .elliptical import EllipticalSlice
     from .ensemble import Ensemble
+    from .exact import Exact
     from .finite_metropolis import FiniteMetropolis
     from .gibbs import Gibbs
     from .hmc import HMC
@@ -49,6 +50,7 @@ _HOMES = {
     "DifferentialEvolution": "differential",
     "EllipticalSlice": "elliptical",
     "Ensemble": "ensemble",
+    "Exact": "exact",
     "FiniteMetropolis": "finite_metropolis",
     "GaussianProposal": "proposals",
     "Gibbs": "gibbs",
