@@ -22,6 +22,7 @@ from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
 from .passes import marginalize as sums
+from .passes import marginalize as sums
 from .passes import reparameterize, reparameterize_hand
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes

@@ -3,7 +3,8 @@
 With a_0(s) = first(s) and a_t(s) = log sum_r exp(a_{t-1}(r) + pairs_t(r, s)), the forward recursion, the log of the
 normaliser is log sum_s exp a_T(s). Backwards b_T(s) = 0, b_{t-1}(r) = log sum_s exp(pairs_t(r, s) + b_t(s)); then
 exp(a_t(s) + b_t(s)) is proportional to P(s_t = s), and s_{t-1} given s_t is drawn from the weights
-exp(a_{t-1}(r) + pairs_t(r, s_t)). Tables may differ from step to step and have any further axes at their end, which are independent chains.
+exp(a_{t-1}(r) + pairs_t(r, s_t)). Tables may differ from step to step and have any further axes at their end, which
+are independent chains.
 
 References: Baum, Petrie, Soules and Weiss (1970), A maximization technique occurring in the statistical analysis of
 probabilistic functions of Markov chains; Carter and Kohn (1994) and Fruehwirth-Schnatter (1994) for the draws.

@@ -44,6 +44,11 @@ def marginalize(compiled: Any, terms: Terms) -> Terms:
     return Terms(code, (*labels, ("summed", ", ".join(names))), (*terms.notes, *sums.notes))
 
 
+def total(sums: Sums, inputs: Sequence[Array], outputs: Sequence[int]) -> Array:
+    """The log sum of only some of the terms that read the summed sites."""
+    return sums.solve(inputs, outputs)[0]
+
+
 def recover(sums: Sums, key: Array, inputs: Sequence[Array]) -> Array:
     """An exact draw of the codes of all summed sites given everything else, as one flat vector."""
     steps = sums.solve(inputs)[1]

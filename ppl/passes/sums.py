@@ -190,8 +190,14 @@ class Sums:
 
     # ------------------------------------------------------------------------------------------ factors
 
-    def solve(self, inputs: Sequence[Array]) -> tuple[Array, list[elimination.Step], list[Any], dict[int, Piece]]:
+    def solve(
+        self, inputs: Sequence[Array], outputs: Sequence[int] | None = None
+    ) -> tuple[Array, list[elimination.Step], list[Any], dict[int, Piece]]:
         """The log sum at given data, fixed values and positions.
+
+        Args:
+            inputs: These.
+            outputs: Only these terms.
 
         Returns:
             The sum, the steps, where each factor went, and the piece that each factor is, by the factor's identity.
@@ -199,6 +205,8 @@ class Sums:
         tokens: dict[Any, Any] = {}
         factors, pieces = [], {}
         for group in self.groups:
+            if outputs is not None:
+                group = group.only(outputs)
             for number, table in group.tables(inputs):
                 for factor, piece in self._factors(group.pattern, number, table, tokens):
                     factors.append(factor)
@@ -341,6 +349,10 @@ class Group:
     pattern: Pattern
     numbers: tuple[int, ...]
 
+    def only(self, outputs: Sequence[int]) -> Group:
+        """Some of the terms."""
+        return replace(self, numbers=tuple(n for n in self.numbers if self.sums.outputs[n] in outputs))
+
     @property
     def _outputs(self) -> list[int]:
         return [self.sums.outputs[n] for n in self.numbers]
@@ -363,6 +375,8 @@ class Group:
     def tables(self, inputs: Sequence[Array]) -> Iterator[tuple[int, Array]]:
         """For each term its values, with one axis in front for each free code."""
         sums, dims = self.sums, self.pattern.dims(self.sums.shapes)
+        if not self.numbers:
+            return
         code = sums.compiled.part(self._outputs)
         counts = [sums.states[d.site] for d in dims]
         dtype = jnp.result_type(float)
