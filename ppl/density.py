@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import missing, space
+from . import missing, space, summed
 from .codes import Codes
 from .errors import ModelError, suggest
 from .host import surfacing
@@ -161,28 +161,56 @@ class Density:
                 names.extend(f"{name}[{tidy.element(info, place)}]" for place in np.ndindex(*slot.shape))
         return names
 
-    def _channel(self, z: Array, channels: Sequence[str], names: Any = None) -> dict[str, Array]:
-        return self._evaluated(z, tuple(self.compiled.find(*channels, sites=names)))
+    def _channel(self, z: Array, channels: Sequence[str], names: Any = None, key: Any = None) -> dict[str, Array]:
+        return self._evaluated(z, tuple(self.compiled.find(*channels, sites=names)), key)
 
-    def _evaluated(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
+    def _evaluated(self, z: Array, outputs: tuple[int, ...], key: Any = None) -> dict[str, Array]:
         self._check(z)
         if _concrete(z, self.data):
             with jax.enable_x64(self.compiled.x64):
-                return in_order(self.compiled.sites, _outputs(self, z, outputs))
-        return in_order(self.compiled.sites, self._outputs(z, outputs))
+                return in_order(self.compiled.sites, _outputs(self, z, outputs, key))
+        return in_order(self.compiled.sites, self._outputs(z, outputs, key))
 
-    def _outputs(self, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
-        return {name: value for (_, name), value in self.compiled.evaluate(outputs, self.data, z).items()}
+    def _outputs(self, z: Array, outputs: tuple[int, ...], key: Any = None) -> dict[str, Array]:
+        codes = summed.codes(self, z, key) if summed.needed(self.compiled, outputs) else None
+        return {name: value for (_, name), value in self.compiled.evaluate(outputs, self.data, z, codes).items()}
 
     def constrain(self, z: Array) -> dict[str, Array]:
         """Values of the latent sites."""
         return self._channel(z, ["value"], set(self.layout))
 
-    def generated(self, z: Array) -> dict[str, Array]:
-        """Values of the latent sites and of the records."""
-        sites = self.compiled.sites
-        wanted = {n for n, info in sites.items() if info.kind == "record"} | set(self.layout)
-        return self._channel(z, ["value"], wanted)
+    def generated(self, z: Array, key: Array | None = None) -> dict[str, Array]:
+        """Values of the latent sites and of the records.
+
+        Args:
+            z: Position, shape (dim,).
+            key: Random key of the finite sites that are summed out, which are drawn given ``z``; by default a function
+                of ``z``.
+        """
+        records = {name for name, info in self.compiled.sites.items() if info.kind == "record"}
+        wanted = records | set(self.layout) | set(self.compiled.summed)
+        return self._channel(z, ["value"], wanted, key)
+
+    def recover(self, key: Array, z: Array) -> dict[str, Array]:
+        """Values of the finite sites that are summed out, drawn jointly from their exact law given ``z``.
+
+        Example:
+            >>> import jax, numpy as np, ppl
+            >>> from ppl import dist
+            >>> @ppl.model
+            ... def f():
+            ...     w = ppl.sample("w", dist.Beta(1.0, 1.0))
+            ...     k = ppl.sample("k", dist.Bernoulli(w))
+            ...     ppl.sample("y", dist.Normal(10.0 * k, 1.0))
+            >>> density = ppl.compile(f().condition(y=9.0))
+            >>> int(density.recover(jax.random.key(0), np.zeros(1))["k"])
+            1
+        """
+        return summed.recover(self, key, z)
+
+    def probabilities(self, z: Array) -> dict[str, Array]:
+        """Exact conditional probabilities of the states of each site that is summed out, in a last axis."""
+        return summed.probabilities(self, z)
 
     def factors(self, z: Array) -> dict[str, Array]:
         """Log factor of every site, without log-determinants."""
@@ -193,8 +221,12 @@ class Density:
         return self._channel(z, ["factor"], {name})[name]
 
     def pointwise(self, z: Array) -> dict[str, Array]:
-        """Log factors of the observed sites, each of the shape of its plates and batch."""
-        return self._evaluated(z, tuple(self.compiled.likelihood))
+        """Log factors of the observed sites, each of the shape of its plates and batch.
+
+        Of elements that read a site that is summed out it is log p(element | z, all other data), that site summed out.
+        """
+        outputs = tuple(self.compiled.likelihood)
+        return summed.pointwise(self, z) if summed.needed(self.compiled, outputs) else self._evaluated(z, outputs)
 
     def log_prior(self, z: Array) -> dict[str, Array]:
         """Log prior of each latent site, summed over its elements, without log-determinant."""
@@ -206,7 +238,8 @@ class Density:
         absent = [n for n in self.layout if n not in values]
         if absent:
             raise ModelError(f"unconstrain needs a value for every latent site; missing: {', '.join(absent)}")
-        given = {**fixed, **{n: self._packed(n, values[n]) for n in self.layout}}
+        names = [*self.layout, *(n for n in self.compiled.summed if n in values)]
+        given = {**fixed, **{n: self._packed(n, values[n]) for n in names}}
         settings = {"given": given, "known": self.compiled.sites, "keep": ("free",)}
         return self._joined(program.play(self._arguments(), **settings)[1].out.get("free", {}))
 
@@ -258,9 +291,11 @@ class Density:
         # this density's own program: an equal one traced earlier may read globals that are gone
         return self.program, dict(zip(self.compiled.fixed, fixed, strict=True))
 
-    def split(self) -> tuple[Part, Part]:
+    def split(self) -> tuple[Any, Any]:
         """Log prior (with log-determinants) and log likelihood, as densities over the same vector."""
         compiled = self.compiled
+        if compiled.summed:
+            return summed.SummedPart(self, True), summed.SummedPart(self, False)
         prior = compiled.prior + compiled.find("logdet")
         theirs = {*compiled.find("logdet"), *compiled.find("factor", sites={*self.layout, *compiled.observed})}
         rest = [i for i in compiled.terms if i not in theirs]  # factor statements
@@ -333,17 +368,20 @@ def _log_density(density: Density, z: Array) -> Array:
 
 @surfacing
 @partial(jax.jit, static_argnums=2)
-def _outputs(density: Density, z: Array, outputs: tuple[int, ...]) -> dict[str, Array]:
-    return density._outputs(_float(z), outputs)
+def _outputs(density: Density, z: Array, outputs: tuple[int, ...], key: Any) -> dict[str, Array]:
+    return density._outputs(_float(z), outputs, key)
 
 
 @surfacing
 @jax.jit
 def _diagnose(density: Density, z: Array) -> dict[str, Any]:
     program, fixed = density._play_inputs()
+    free = density._written(space.split(z, density.layout))
+    if density.compiled.summed:
+        free |= space.split(summed.codes(density, z), density.compiled.summed)
     settings = {
         "given": fixed,
-        "free": density._written(space.split(z, density.layout)),
+        "free": free,
         "known": density.compiled.sites,
         "keep": ("value", "factor", "valid"),
     }
