@@ -10,7 +10,7 @@ that reads the sites.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,9 @@ class Elements:
     @property
     def differentiable(self) -> bool:
         """Whether an element's conditional has a gradient."""
-        return not _jax.host_functions(_element(self)[0])
+        from .compile import host_names
+
+        return not host_names(_element(self)[0], graded=False)
 
     def start(self) -> Array:
         """The elements' part of the full position, shape (count, dim)."""
@@ -117,13 +119,20 @@ class Elements:
         return found
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["all", "index"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["all", "index"], meta_fields=["part"])
 @dataclass(frozen=True, eq=False)
 class Element:
-    """The full conditional of one element."""
+    """The full conditional of one element, or a part of it.
+
+    Attributes:
+        all: The conditionals of all elements.
+        index: Number of the element.
+        part: ``"all"``; ``"prior"`` for the terms of its own sites, ``"likelihood"`` for those of what reads them.
+    """
 
     all: Elements
     index: Array
+    part: str = "all"
 
     @property
     def dim(self) -> int:
@@ -140,10 +149,22 @@ class Element:
         """Number of its entries that are real."""
         return self.all.continuous
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has a gradient."""
+        return self.all.differentiable
+
+    def split(self) -> tuple[Element, Element]:
+        """Log prior given the rest (with log-determinants), and the factors of what depends on the element."""
+        return replace(self, part="prior"), replace(self, part="likelihood")
+
     def __call__(self, x: Array) -> Array:
         """Log density of the element at ``x`` of shape (dim,) given the rest, up to a constant."""
         whole = self.all
-        code = _element(whole)[0]
+        code, labels = _element(whole)
+        if self.part != "all":
+            own = self.part == "prior"
+            code = _jax.select(code, [i for i, (_, name) in enumerate(labels) if (name in whole.names) == own])
         depth, layout = whole._depth, whole.density.layout
         pieces = space.split(whole.position, layout)
         for name, values in whole._columns(x).items():
@@ -169,6 +190,8 @@ def elements(density: Any, names: Sequence[str], z: Array, plate: str) -> Elemen
         ModelError: A site that does not stand in the plate, or elements that others read.
     """
     sites = density.compiled.sites
+    if getattr(density.compiled, "hand", None) is not None:
+        raise ModelError(f"each={plate!r} needs the model's own coordinates; compile without reparameterize=")
     for name in names:
         if not _path(sites[name], plate):
             around = [label for label, _, _ in sites[name].plates]
@@ -198,8 +221,8 @@ def _path(info: Any, plate: str) -> tuple[tuple[str, int, str], ...]:
     return info.plates[: labels.index(plate) + 1] if plate in labels else ()
 
 
-def _element(whole: Elements) -> tuple[Any, tuple[int, ...]]:
-    """The program of one element's factors, traced once."""
+def _element(whole: Elements) -> tuple[Any, list[tuple[str, str]]]:
+    """The program of one element's factors, traced once, and their labels."""
     compiled = whole.density.compiled
     identity = ("element", whole.names, whole.plate)
     if identity not in compiled._parts:
@@ -207,7 +230,7 @@ def _element(whole: Elements) -> tuple[Any, tuple[int, ...]]:
     return compiled._parts[identity]
 
 
-def _traced(whole: Elements) -> tuple[Any, tuple[int, ...]]:
+def _traced(whole: Elements) -> tuple[Any, list[tuple[str, str]]]:
     compiled, chosen = whole.density.compiled, set(whole.names)
     path = _path(compiled.sites[whole.names[0]], whole.plate)
     wanted = _factors(whole, chosen, path)
@@ -244,7 +267,7 @@ def _traced(whole: Elements) -> tuple[Any, tuple[int, ...]]:
     for i in outputs:
         if inputs - 1 in reads[i]:
             _refuse(whole, labels[i][1], "reads other elements of the plate, through the plate's result")
-    return _jax.select(code, outputs), outputs
+    return _jax.select(code, outputs), [labels[i] for i in outputs]
 
 
 def _factors(whole: Elements, chosen: set[str], path: tuple) -> set[tuple[str, str]]:
@@ -254,6 +277,13 @@ def _factors(whole: Elements, chosen: set[str], path: tuple) -> set[tuple[str, s
     for i in compiled.terms:
         if compiled.reads[i] & chosen:
             channel, name = compiled.names[i]
+            summed = sorted(compiled.reads[i] & set(compiled.summed))
+            if summed:
+                raise ModelError(
+                    f"each={whole.plate!r}: site {summed[0]!r} is summed out, and what is left is no sum over the "
+                    f"elements of site {min(chosen)!r}:\n{at(compiled.sites[summed[0]].source)}\n"
+                    "  Leave each= out, or compile with marginalize=False and give the finite sites a block of Gibbs()."
+                )
             if compiled.sites[name].plates[: len(path)] != path:
                 _refuse(whole, name, f"stands outside of plate {whole.plate!r} and reads its elements")
             found.add((channel, name))
