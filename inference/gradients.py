@@ -50,22 +50,9 @@ def check(engine: str, density: Any) -> None:
     )
 
 
-def check_estimate(engine: Any, density: Any) -> None:
-    """Refuse an estimate of the density for an engine that needs the density itself.
-
-    Raises:
-        TypeError: With what to write instead.
-    """
-    kernel = getattr(engine, "kernel", engine)
-    if getattr(density, "unbiased", None) == "density" and not getattr(kernel, "stochastic", False):
-        raise TypeError(
-            f"{type(kernel).__name__} needs the log density itself, and this target is an estimate of it with noise, a "
-            "function of a key and a position. Wrap the kernel: infer(target, mcmc.PseudoMarginal(mcmc.RandomWalk()))."
-        )
-
-
 def suited(engine: Any, density: Any) -> Any:
-    """The engine with all chains in one lane where the density calls the host: one call then serves them all."""
+    """The engine with what it leaves to the density decided; calls of the host serve all chains at once, in one lane."""
+    engine = engine.suited(density) if hasattr(engine, "suited") else engine
     if not getattr(density, "external", ()):
         return engine
     names = {f.name for f in dataclasses.fields(engine)} if dataclasses.is_dataclass(engine) else set()

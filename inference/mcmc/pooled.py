@@ -39,7 +39,7 @@ class PooledHMC:
     """Pooled Fisher HMC.
 
     Attributes:
-        chains: Chains in lockstep.
+        chains: Chains in lockstep; None chooses 16, or 32 where the density is cheap.
         draws: Draws per chain before the first look at R-hat.
         max_draws: Draws per chain at which it gives up on R-hat; draws grow by half after each look.
         rhat: Split R-hat of z and |z - mean| that ends sampling.
@@ -66,7 +66,7 @@ class PooledHMC:
 
     gradient: ClassVar[bool] = True  # see ``core.Kernel``
 
-    chains: int = 16
+    chains: int | None = None
     draws: int = 400
     max_draws: int = 3000
     rhat: float = 1.007
@@ -80,7 +80,7 @@ class PooledHMC:
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
-        if min(self.chains, self.draws, self.max_leapfrogs) < 1:
+        if min(1 if self.chains is None else self.chains, self.draws, self.max_leapfrogs) < 1:
             raise ValueError("chains, draws and max_leapfrogs must be at least 1")
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"target_accept is a probability, got {self.target_accept}")
@@ -88,8 +88,12 @@ class PooledHMC:
             raise ValueError(f"metric is 'dense', 'diagonal', 'low rank' or None, not {self.metric!r}")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"a metric of low rank needs at least one direction, got rank={self.rank}")
-        if self.lanes is not None and (self.lanes < 1 or self.chains % self.lanes):
+        if self.lanes is not None and (self.lanes < 1 or (self.chains or self.lanes) % self.lanes):
             raise ValueError(f"{self.chains} chains do not make {self.lanes} equal lanes")
+
+    def suited(self, target: Any) -> PooledHMC:
+        """The engine with its number of chains chosen for a target."""
+        return replace(self, chains=planning.chains(self, target)[0])
 
     def plan(self, target: Any) -> list[str]:
         """Say what will be done on this target and why."""
@@ -111,11 +115,14 @@ class PooledHMC:
             ValueError: If ``init`` has the wrong shape or the target no coordinates.
         """
         dim = planning.dimension(target)
-        state = np.zeros((self.chains, 2 * dim + 1))
+        if self.chains is None and init is not None and np.ndim(init) == 2:
+            return replace(self, chains=len(init)).start(seed, target, init)
+        chains = planning.chains(self, target)[0]
+        state = np.zeros((chains, 2 * dim + 1))
         state[:, -1] = -np.inf
         if init is not None:
-            if np.shape(init) != (self.chains, dim):
-                raise ValueError(f"init has shape {np.shape(init)}; this run needs {(self.chains, dim)}")
+            if np.shape(init) != (chains, dim):
+                raise ValueError(f"init has shape {np.shape(init)}; this run needs {(chains, dim)}")
             state[:, :dim], state[:, -1] = np.asarray(init), np.nan  # NaN: positions given, not evaluated
         effects, state = coordinates.begin(target, self.reparameterize, state)
         log = self.plan(target)
@@ -134,6 +141,8 @@ class PooledHMC:
         """
         if n < 1:
             raise ValueError(f"a block needs at least one trajectory, got n={n}")
+        if self.chains != len(carry.state):
+            return replace(self, chains=len(carry.state)).advance(carry, target, n)
         target = as_density(target)
         here = coordinates.at(carry, target)
         lanes = self._lanes(target, target if here is None else here.density())
@@ -150,9 +159,11 @@ class PooledHMC:
 
     def finish(self, carry: Carry, blocks: list[Block], target: Any) -> Draws:
         """Concatenate the sampling blocks; keep the warm-up and the facts of the run."""
-        dim = (carry.state.shape[1] - 1) // 2
-        positions, stats = _joined([b for b in blocks if b.phase == "sampling"], self.chains, dim)
-        before, before_stats = _joined([b for b in blocks if b.phase == "warmup"], self.chains, dim)
+        if self.chains != len(carry.state):
+            return replace(self, chains=len(carry.state)).finish(carry, blocks, target)
+        shape = len(carry.state), _width(carry)
+        positions, stats = _joined([b for b in blocks if b.phase == "sampling"], *shape)
+        before, before_stats = _joined([b for b in blocks if b.phase == "warmup"], *shape)
         info = {
             "engine": "PooledHMC",
             "plan": self.plan(target),
@@ -171,18 +182,16 @@ class PooledHMC:
         }
         return Draws(positions, stats, before, before_stats, info)
 
-    def _begin(
-        self, carry: Carry, target: Any, lanes: Lanes, here: Coordinates | None
-    ) -> tuple[Carry, Block, bool]:
+    def _begin(self, carry: Carry, target: Any, lanes: Lanes, here: Coordinates | None) -> tuple[Carry, Block, bool]:
         chains, dim = len(carry.state), _width(carry)
         plain = kinds.unit(*planning.metric(self, target)[:3])
         device = lanes.put_metric(plain)
         found = find_start(
             lambda z: lanes.evaluate(z, device),
             lambda number: host_rng(carry.seed, warmup.START, number),
-            (self.chains, dim),
+            (chains, dim),
             init=carry.state[:, :dim] if np.isnan(carry.state[0, -1]) else None,
-            prior=_prior(lanes, carry.seed, self.chains) if hasattr(target, "prior") else None,
+            prior=_prior(lanes, carry.seed, chains) if hasattr(target, "prior") else None,
             explain=lambda z: jax.tree.map(lanes.here.host, _explain(lanes.target, z.astype(lanes.dtype))),
         )
         log = [*carry.log, *found.log]
@@ -277,7 +286,7 @@ class PooledHMC:
 
     def _watch(self, carry: Carry, log_step: float, acceptance: np.ndarray, index: int) -> tuple[Carry, float]:
         """Change the step size where chains stick."""
-        watch = carry.watch or stuck.Watch(np.zeros(self.chains))
+        watch = carry.watch or stuck.Watch(np.zeros(len(carry.state)))
         watch, factors = stuck.watched(watch, acceptance, index)
         if factors == 0:
             return replace(carry, watch=watch), log_step

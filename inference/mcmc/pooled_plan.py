@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .pooled import PooledHMC
     from .pooled_warmup import Carry
 
+CHAINS, SMALL = 16, 8000
+"""Chains, and the array elements of an evaluation up to which twice as many take little longer."""
 DENSE_LIMIT, RANK, WIDE, CHEAP = 200, 32, 1000, 100
 """Greatest dimension of a dense metric; directions of one of low rank, twice as many from dimension ``WIDE`` where an
 evaluation computes at most ``CHEAP`` array elements per dimension."""
@@ -29,20 +31,34 @@ _LONG = 800_000
 
 def lines(engine: PooledHMC, target: Any) -> list[str]:
     """Say what will be done on this target and why."""
+    many, reason = chains(engine, target)
     count, why = lanes(engine, target)
     workers = current().workers(count, threads("cpu"))
     more = f"up to {engine.max_draws} while split R-hat exceeds {engine.rhat}"
     return [
-        f"pooled Fisher HMC: {engine.chains} chains, {engine.draws} draws each"
+        f"pooled Fisher HMC: {many} chains ({reason}), {engine.draws} draws each"
         + (f", {more}" if engine.max_draws > engine.draws else ""),
         f"{metric(engine, target)[3]}; geometric mean of the covariance of draws and the inverse one of gradients",
-        f"{count} lane{'s' * (count > 1)} of {engine.chains // count} chains in {workers} "
-        f"thread{'s' * (workers > 1)}: {why}",
+        f"{count} lane{'s' * (count > 1)} of {many // count} chains in {workers} thread{'s' * (workers > 1)}: {why}",
         f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
         + ("compilation" if quick(engine, target) and platform() == "cpu" else "run"),
         "stuck chains are " + ("restarted in warm-up" if engine.restart else "kept (restart=False)"),
         *coordinates.lines(target, engine.reparameterize),
     ]
+
+
+def chains(engine: PooledHMC, target: Any) -> tuple[int, str]:
+    """Number of chains and the reason, from the density's cost alone: machines must not change draws."""
+    work = getattr(target, "work", None)
+    cheap = work is not None and work <= SMALL
+    count = CHAINS * (1 + cheap)
+    if engine.chains not in (None, count):
+        return int(engine.chains or 0), "as asked"
+    if engine.lanes is not None and count % engine.lanes:
+        return engine.lanes * -(-count // engine.lanes), f"a multiple of {engine.lanes} lanes"
+    if work is None:
+        return count, "the density does not say what an evaluation costs"
+    return count, f"an evaluation computes {int(work):,} array elements, {'at most' if cheap else 'above'} {SMALL:,}"
 
 
 def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:
@@ -51,12 +67,12 @@ def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:
         return engine.lanes, "as asked"
     if platform() != "cpu":
         return 1, "an accelerator runs all chains at once"
-    work = getattr(target, "work", None)
+    work, many = getattr(target, "work", None), chains(engine, target)[0]
     if work is None:
         return 1, "the density does not say what an evaluation costs"
-    total = int(work) * engine.chains
+    total = int(work) * many
     wanted = 1 + (total >= _TWO_LANES) + 2 * (total >= _FOUR_LANES)
-    count = max(k for k in range(1, wanted + 1) if engine.chains % k == 0)
+    count = max(k for k in range(1, wanted + 1) if many % k == 0)
     size = f"one evaluation of all chains computes {total:,} array elements"
     return count, f"{size}, {'enough to share' if count > 1 else 'too few to share'}"
 
@@ -77,7 +93,7 @@ def metric(engine: PooledHMC, target: Any) -> tuple[str, int, int, str]:
 
 def quick(engine: PooledHMC, target: Any) -> bool:
     """Whether to favour a short compilation, by the density's cost alone: the choice changes roundings."""
-    return int(getattr(target, "work", None) or _LONG) * engine.chains < _LONG
+    return int(getattr(target, "work", None) or _LONG) * chains(engine, target)[0] < _LONG
 
 
 def advice(engine: PooledHMC, carry: Carry, labels: Any) -> list[str]:
@@ -86,7 +102,7 @@ def advice(engine: PooledHMC, carry: Carry, labels: Any) -> list[str]:
     if carry.done and carry.rhat is not None and carry.rhat > max(engine.rhat, 1.01):
         out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
     if carry.divergences:
-        total = carry.drawn * engine.chains
+        total = carry.drawn * len(carry.state)
         out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
     fit = carry.fit / warmup.noise(carry) ** 2
     if math.isfinite(fit) and fit > 8.0:

@@ -294,11 +294,27 @@ def test_lanes_are_chosen_by_cost_and_threads_do_not_change_draws(monkeypatch):
         work = 10**7
 
     cheap, costly = PooledHMC().plan(target), PooledHMC().plan(Costly(**EIGHT))
-    assert any("1 lane of 16" in line and "too few" in line for line in cheap)
+    assert any("1 lane of 32" in line and "too few" in line for line in cheap)
     assert any("4 lanes of 4" in line and "enough" in line for line in costly)
     assert any("does not say" in line for line in PooledHMC().plan(as_density(quartic, 2)))
     with pytest.raises(ValueError, match="equal lanes"):
         PooledHMC(chains=16, lanes=3)
+
+
+def test_cheap_densities_get_twice_the_chains():
+    @jax.tree_util.register_dataclass
+    @dataclass(frozen=True)
+    class Costing(EightSchools):
+        work = 10**5
+
+    cheap, dear, silent = EightSchools(**EIGHT), Costing(**EIGHT), as_density(quartic, 2)
+    assert [PooledHMC().suited(t).chains for t in (cheap, dear, silent)] == [32, 16, 16]
+    assert any("32 chains (an evaluation computes 60 array elements" in line for line in PooledHMC().plan(cheap))
+    assert PooledHMC(chains=5).suited(cheap).chains == 5 and PooledHMC(lanes=3).suited(dear).chains == 18
+    carry = PooledHMC(draws=10).start(0, silent, np.zeros((7, 2)))  # as many as there are starting points
+    assert carry.state.shape[0] == 7
+    with pytest.raises(ValueError, match="init has shape"):
+        PooledHMC(chains=4).start(0, silent, np.zeros((7, 2)))
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -392,4 +408,4 @@ def test_options_and_targets_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="no coordinates"):
         PooledHMC().start(0, as_density(quartic, 0))
     with pytest.raises(ValueError, match="init has shape"):
-        PooledHMC().start(0, as_density(quartic, 2), np.zeros((3, 2)))
+        PooledHMC(chains=4).start(0, as_density(quartic, 2), np.zeros((3, 2)))
