@@ -51,7 +51,7 @@ def check(engine: str, density: Any) -> None:
 
 
 def suited(engine: Any, density: Any) -> Any:
-    """The engine with what it leaves to the density decided; calls of the host serve all chains at once, in one lane."""
+    """The engine with what it leaves to the density decided; calls of the host serve all chains at once."""
     engine = engine.suited(density) if hasattr(engine, "suited") else engine
     if not getattr(density, "external", ()):
         return engine
