@@ -107,13 +107,15 @@ class Movable(Protocol):
         levels: The location m and scale s of an effect are computed from entries of z that are no effects and from
             effects of lower levels; shape (effects,).
         information: Fisher information of the law of e about its location, 1 for a normal one; shape (effects,).
-        names: Names of the groups of effects, for messages.
+        groups: Number of the group of each effect, shape (effects,); those of one group have much in common.
+        names: Names of the groups, for messages.
     """
 
     columns: np.ndarray
     standard: np.ndarray
     levels: np.ndarray
     information: np.ndarray
+    groups: np.ndarray
     names: tuple[str, ...]
 
     def at(self, k: np.ndarray, t: np.ndarray) -> LogDensity:

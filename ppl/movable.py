@@ -31,6 +31,7 @@ class Movable:
         standard: Whether such an entry of z is the standard effect e itself (else location + scale e), shape (m,).
         levels: Location and scale of an entry read only those of lower levels, shape (m,).
         information: Fisher information of the law of e, shape (m,).
+        groups: Number of the site of each such entry, shape (m,).
         names: Sites that are moved.
     """
 
@@ -43,6 +44,7 @@ class Movable:
         self.standard = np.repeat([e.standard for e in moves.effects], sizes)
         self.levels = np.repeat([e.level for e in moves.effects], sizes)
         self.information = np.repeat([e.information for e in moves.effects], sizes)
+        self.groups = np.repeat(np.arange(len(sizes)), sizes)
         self.names = tuple(e.name for e in moves.effects)
 
     def at(self, k: Array, t: Array) -> Moved:

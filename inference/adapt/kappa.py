@@ -11,7 +11,8 @@ are proportional to the inverse variance of h; t follows from e = (k s / q) (t -
 e with information i about its location is brought to the same form by h / i.
 
 References: Papaspiliopoulos, Roberts and Skold (2007), A general framework for the parametrization of hierarchical
-models; Gorinova, Moore and Hoffman (2020), Automatic reparameterisation of probabilistic programs.
+models; Gorinova, Moore and Hoffman (2020), Automatic reparameterisation of probabilistic programs; Efron and Morris
+(1973), Stein's estimation rule and its competitors.
 """
 
 from __future__ import annotations
@@ -58,16 +59,19 @@ def moved(e: Array, m: Array, s: Array, coordinates: Array) -> Array:
     return np.sqrt(q) * (e - k * s / q * (t - m))
 
 
-def learn(e: Array, gradients: Array, m: Array, s: Array) -> Array:
+def learn(e: Array, gradients: Array, m: Array, s: Array, groups: Array | None = None) -> Array:
     """Learn k and t.
 
-    An effect on which no information shows, mean h - 1 < 2 sd(h) / sqrt(n / 2), stays non-centred.
+    The excesses d = mean h - 1 of a group of effects are noisy, with variances v = 2 var(h) / n. Where their sum is not
+    twice its standard error, the group stays non-centred; else each is shrunk to their mean as far as noise explains
+    what sets it apart, (c d + v mean) / (c + v) with c the variance between effects (Efron and Morris, 1973).
 
     Args:
         e: Standard effects, shape (n, effects).
         gradients: Of the log density with respect to e, divided by the root of the information of its law.
         m: Locations, shape (n, effects).
         s: Scales, likewise; their sign does not matter to k.
+        groups: Number of the group of each effect, shape (effects,); all are one group by default.
 
     Returns:
         k and t, shape (2, effects); t is zero where k is.
@@ -91,13 +95,27 @@ def learn(e: Array, gradients: Array, m: Array, s: Array) -> Array:
         weighted = (square / (1.0 + k * square)) ** 2  # w^2 s^4
         tilted = square / (1.0 + k * square) ** 2
         k = np.maximum((tilted * (h - 1.0)).sum(axis=0) / np.maximum(weighted.sum(axis=0), 1e-300), least)
-    k = np.where(mean_h - 1.0 < 2.0 * h.std(axis=0) / np.sqrt(len(h) / 2.0), 0.0, k)
+    excess, noise = mean_h - 1.0, 2.0 * h.var(axis=0) / len(h) + 1e-12
+    for group in range(1 if groups is None else int(groups.max()) + 1):
+        those = np.full(k.shape, True) if groups is None else groups == group
+        shrunk = np.maximum(_shrunk(excess[those], noise[those]), 0.0)
+        clear = excess[those] > 1e-3  # else k and the excess are both about zero
+        k[those] = shrunk * np.where(clear, k[those] / np.where(clear, excess[those], 1.0), 1.0 / mean_square[those])
     q = 1.0 + k * square
     b = k * s / q
     ridge = 1.0 / (16.0 * np.maximum(np.median(np.abs(s), axis=0) ** 2, np.finfo(float).tiny))
     total = (q * b * (e + b * m)).sum(axis=0) + ridge * m.mean(axis=0)
     t = total / ((q * b * b).sum(axis=0) + ridge)
     return np.where(k > 0.0, np.stack([k, t]), 0.0)
+
+
+def _shrunk(excess: Array, noise: Array) -> Array:
+    """Estimates of a group, drawn together; zero where all of them may be noise."""
+    if excess.sum() <= 2.0 * np.sqrt(noise.sum()):
+        return np.zeros_like(excess)
+    middle = np.sum(excess / noise) / np.sum(1.0 / noise)
+    between = max(float(np.mean((excess - excess.mean()) ** 2 - noise)), 0.0)
+    return (between * excess + noise * middle) / (between + noise)
 
 
 def apart(old: Array, new: Array, m: Array, s: Array) -> float:

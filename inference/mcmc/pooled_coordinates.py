@@ -185,7 +185,7 @@ def relearn(carry: Carry, here: Coordinates, lanes: Callable[[Any], Lanes]) -> C
     e = kappa.standardised(kept.positions[..., columns], m, s, here.values)
     gradients = kept.gradients[..., columns] * np.sqrt(q / here.movable.information)
     flat = [np.where(np.isfinite(v), v, 0.0)[:, good].reshape(-1, len(columns)) for v in (e, gradients, m, s)]
-    values = kappa.learn(*flat)
+    values = kappa.learn(*flat, groups=here.movable.groups)
     change = kappa.apart(here.values, values, flat[2], flat[3])
     spread = values[0] * np.median(flat[3] ** 2, axis=0)
     line = f"window {carry.window + 1}: information of the data on {here.names()}, over that of the prior, "
@@ -220,6 +220,7 @@ def _gone_over(
         rows=rows,
         state=packed[-1],
         metric=metric,
+        diagonal=None,  # it was learned in the old coordinates
         height=height,
         coordinates=there.values,
         leapfrogs=carry.leapfrogs + len(found),
