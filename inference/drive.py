@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import gradients, kept
+from . import gradients, kept, noisy
 from . import precision as floats
 from .devices import check_same, is_leader, together, use
 from .identity import describe
@@ -95,10 +95,10 @@ def infer(
     number = floats.choose(precision, placement.platform)
     with floats.context(number), use(placement):
         codes = kept.kept(engine, program) if is_program(program) else ()
-        subject, where = lay_out_subject(lambda: make_subject(program, init, codes), shard)
+        subject, where = lay_out_subject(lambda: make_subject(program, init, codes, noisy.wanted(engine)), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
-        gradients.check_estimate(engine, subject.density)
+        noisy.check(engine, subject.target, shard)
         kept.check(getattr(engine, "kernel", engine), subject.density)
         engine = gradients.suited(engine, subject.density)
         engine = engine.suited(subject.target) if hasattr(engine, "suited") else engine
@@ -107,7 +107,8 @@ def infer(
         positions = starts(subject, init, getattr(engine, "chains", None), seed)
         check_same(lambda: [describe(subject.program, subject.dim), plain(engine), seed, thin])
         plan = [*engine.plan(subject.target), *check_engine(engine, subject.target, placement), *where]
-        plan += gradients.remarks(subject.density) + kept.plan(codes) + _remarks(subject)
+        plan += noisy.remarks(subject.target) + gradients.remarks(subject.density)
+        plan += kept.plan(codes) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
         facts |= {"shard": shard, "mesh": placement.parts, "codes": list(codes)}
         keeper: Any = Memory(facts["thin"])

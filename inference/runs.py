@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, identity, naming
+from . import checkpoint, identity, naming, noisy
 from . import precision as floats
 from .checkpoint import Damaged, Unstorable
 from .core import Block
@@ -183,7 +183,8 @@ def _subject(about: Mapping[str, Any], inputs: Mapping[str, Any], program: Any) 
     if program is None:
         program = _imported(about, inputs["call"])
     dim = int(about["identity"]["dim"])
-    return make_subject(program, None if hasattr(program, "sites") else np.zeros(dim), about.get("codes") or ())
+    init = None if hasattr(program, "sites") else np.zeros(dim)
+    return make_subject(program, init, about.get("codes") or (), noisy.wanted(inputs["engine"]))
 
 
 def _imported(about: Mapping[str, Any], call: Any) -> Any:
@@ -232,7 +233,8 @@ def _classes(engine: Any, subject: Any) -> list[type]:
     kernel = getattr(engine, "kernel", engine)
     found = list(checkpoint.classes_in(engine))
     if hasattr(kernel, "init") and hasattr(kernel, "step"):
-        z = jax.ShapeDtypeStruct((subject.dim,), jax.numpy.result_type(float))
+        many = (4,) if getattr(kernel, "ensemble", False) else ()
+        z = jax.ShapeDtypeStruct((*many, subject.dim), jax.numpy.result_type(float))
         found += checkpoint.classes_in(jax.eval_shape(lambda z: kernel.init(z, subject.density), z))
     return found
 
@@ -285,7 +287,7 @@ def _same_height(run: Any, path: Any) -> None:
     from ppl import ModelError
 
     last = run.keeper.last
-    if last is None or "lp" not in last.stats or not last.positions.shape[1]:
+    if last is None or "lp" not in last.stats or not last.positions.shape[1] or run.subject.estimate is not None:
         return
     height = float(last.stats["lp"][0, -1])
     same, here = identity.same_height(run.subject.density, last.positions[0, -1], height)
@@ -328,7 +330,7 @@ def open_run(path: Any, program: Any = None) -> Fit:
     density = None
     if program is not None:
         with floats.context(about["precision"]):
-            subject = make_subject(program, np.zeros(draws.shape[2]), about.get("codes") or ())
+            subject = make_subject(program, np.zeros(draws.shape[2]), about.get("codes") or (), estimate=True)
             _same(about, identity.describe(subject.program, subject.dim), path)
             program, density = subject.program, subject.density
     return Fit(program, density, draws, about, notes, stored)

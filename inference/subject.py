@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kept
+from . import kept, noisy
 from .core import as_density, host_rng
 
 _JITTER = 77
@@ -28,16 +28,20 @@ class Subject:
         density: Log density over flat unconstrained vectors.
         dim: Length of those vectors.
         laid: The density with data over the devices of several processes, all of which must evaluate it together.
+        estimate: What is sampled in its place, an estimate of it with noise (``noisy``).
     """
 
     program: Any
     density: Any
     dim: int
     laid: Any = None
+    estimate: Any = None
 
     @property
     def target(self) -> Any:
         """The density that the engine samples."""
+        if self.estimate is not None:
+            return self.estimate
         return self.density if self.laid is None else self.laid
 
 
@@ -46,13 +50,14 @@ def is_program(target: Any) -> bool:
     return hasattr(target, "sites") and hasattr(target, "condition")
 
 
-def make_subject(target: Any, init: Any = None, codes: Collection[str] = ()) -> Subject:
+def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), estimate: bool = False) -> Subject:
     """Check and compile a target.
 
     Args:
         target: A program or a log density.
         init: Starting positions, which tell the dimension of a plain function.
         codes: Finite sites of a program that stay in the flat vector (``kept``); the others are summed out.
+        estimate: Whether an estimate of the log density will do, as subsampled plates make it.
 
     Raises:
         ppl.ModelError: If the program has nothing to infer, or a discrete latent site that cannot be summed out.
@@ -62,28 +67,21 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = ()) -> 
         import ppl
 
         _refuse(target)
-        density = _exact(ppl.compile(target, marginalize=kept.summed(target, codes)))
-        return Subject(target, density, int(density.dim))
+        made = ppl.compile(target, marginalize=kept.summed(target, codes))
+        density, noisy_one = noisy.parted(made, estimate)
+        return Subject(target, density, int(density.dim), estimate=noisy_one)
     if not callable(target):
         raise TypeError(f"infer takes a program or a log density, not {type(target).__name__}; call the model first")
     if hasattr(target, "condition") or _is_model(target):
         raise TypeError("infer takes a program: call the model with its arguments, model(...).condition(...)")
-    dim = getattr(_exact(target), "dim", None)
+    target, noisy_one = noisy.parted(target, estimate)
+    dim = getattr(target, "dim", None)
     if dim is None:
         if init is None:
             raise TypeError("a plain log density needs init=, an array of shape (dim,) or (chains, dim)")
         dim = np.shape(init)[-1]
-    return Subject(None, as_density(target, int(dim)), int(dim))
-
-
-def _exact(density: Any) -> Any:
-    """The density, if it is no estimate with noise, as subsampled plates make it."""
-    import ppl
-    from ppl.subsample import needs_exact
-
-    if isinstance(density, ppl.SubsampledDensity):
-        raise ppl.ModelError(needs_exact(density.program, "this engine (like NUTS, HMC, PooledHMC and laplace)"))
-    return density
+    program = None if noisy_one is None else getattr(noisy_one, "program", None)
+    return Subject(program, as_density(target, int(dim)), int(dim), estimate=noisy_one)
 
 
 def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.ndarray | None:

@@ -190,6 +190,6 @@ def needs_exact(program: Program, what: str) -> str:
     return (
         f"{what} needs the log density itself, but plate {name!r} draws {count} of its {size} elements for every "
         f"evaluation, which gives an estimate with noise:\n{at(program._learn().subsampled[name][1])}\n"
-        "  Leave subsample= out (subsample=None), so that all elements count, or give ppl.compile(program), a "
-        "StochasticDensity (key, z) -> estimate, to a stochastic-gradient algorithm; its full() is the exact density."
+        "  Leave subsample= out (subsample=None), so that all elements count, or sample with stochastic gradients, "
+        "infer(program, mcmc.SGLD(step)). ppl.compile(program) is the estimate, (key, z) -> value, its full() exact."
     )

@@ -105,15 +105,6 @@ def injected(variance: Array, noise: Array) -> Array:
     return jnp.sqrt(jnp.maximum(jnp.asarray(variance - noise), 0.0))
 
 
-def alone(kernel: Any) -> TypeError:
-    """The error for a kernel put into a composite."""
-    name = type(kernel).__name__
-    return TypeError(
-        f"{name} follows an estimate with noise and cannot be a part of a Cycle, Mixture or Block, whose other parts "
-        f"need the log density: run it alone, infer(program, mcmc.{name}(...)), or take the subsampling out."
-    )
-
-
 def gradient_noise(density: Any, position: Any, metric: Any = None, draws: int = 256, seed: int = 0) -> np.ndarray:
     """Variance of the estimated gradient over minibatches, coordinate by coordinate.
 

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import sgmcmc
 from .sgmcmc import NoisyInfo
 
 Array = Any
@@ -66,10 +65,6 @@ class Cyclical:
                 "give SGLD, PSGLD or SGHMC"
             )
         return self.kernel.init(position, density)
-
-    def resume(self, *_: Any) -> Any:
-        """Not as a part of a composite."""
-        raise sgmcmc.alone(self)
 
     def sizes(self) -> Array:
         """Step sizes of a cycle, shape (length,)."""

@@ -69,10 +69,6 @@ class SGHMC:
         """Make the state at a position, at rest."""
         return sgmcmc.first(position, density, jnp.zeros_like(position))
 
-    def resume(self, *_: Any) -> Any:
-        """Not as a part of a composite."""
-        raise sgmcmc.alone(self)
-
     def step(self, key: Array, state: Estimated, density: Any) -> tuple[Estimated, NoisyInfo]:
         """Take ``steps`` steps."""
         zero = jnp.zeros((), jnp.int32)

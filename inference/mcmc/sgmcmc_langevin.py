@@ -76,10 +76,6 @@ class SGLD:
         """Make the state at a position."""
         return sgmcmc.first(position, density)
 
-    def resume(self, *_: Any) -> Any:
-        """Not as a part of a composite."""
-        raise sgmcmc.alone(self)
-
     def step(self, key: Array, state: Estimated, density: Any) -> tuple[Estimated, NoisyInfo]:
         """Move along the estimated gradient, with noise."""
         h, z = self.step_size, state.position
@@ -138,10 +134,6 @@ class PSGLD:
         """Make the state at a position."""
         state = sgmcmc.first(position, density)
         return replace(state, memory=Squares(state.gradient**2, jnp.zeros((), jnp.int32)))
-
-    def resume(self, *_: Any) -> Any:
-        """Not as a part of a composite."""
-        raise sgmcmc.alone(self)
 
     def preconditioner(self, squares: Array) -> Array:
         """Diagonal of G, shape (d,)."""

@@ -200,8 +200,6 @@ def test_wrong_targets_and_places_are_refused():
         SGLD(0.1).init(jnp.zeros(1), as_stochastic(noisy, 1))
     with pytest.raises(TypeError, match="step_size and temperature"):
         Cyclical(object()).init(jnp.zeros(1), TARGET)
-    with pytest.raises(TypeError, match="cannot be a part"):
-        SGLD(0.1).resume(None)
     with pytest.raises(TypeError, match="full="):
         control_variates(TARGET, [0.0])
     with pytest.raises(ValueError, match="centre"):
