@@ -93,6 +93,7 @@ __all__ = [
     "DifferentialEvolution",
     "EllipticalSlice",
     "Ensemble",
+    "Exact",
     "FiniteMetropolis",
     "GaussianProposal",
     "Gibbs",
