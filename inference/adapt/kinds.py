@@ -60,14 +60,15 @@ def diagonal(draws: np.ndarray, gradients: np.ndarray, current: AnyMetric) -> Me
     return _scaled((a / b) ** 0.25, dense=False)
 
 
-def promise(metric: AnyMetric, draws: np.ndarray, gradients: np.ndarray, current: AnyMetric) -> float:
-    """Leapfrogs per independent draw, sqrt(lA lB), that a metric promises on draws made under the current one.
+def promise(metric: AnyMetric, draws: np.ndarray, gradients: np.ndarray, current: AnyMetric) -> Fit:
+    """What a metric would have made of draws that were made under the current one: lA and lB, with the metric itself.
 
     Example:
         >>> z = np.random.default_rng(0).normal(size=(4000, 2)) * [1.0, 5.0]
-        >>> round(promise(unit("diagonal", 2), z, -z / [1.0, 25.0], unit("diagonal", 2)))
+        >>> round(promise(unit("diagonal", 2), z, -z / [1.0, 25.0], unit("diagonal", 2)).leapfrogs)
         5
     """
     z = draws - draws.mean(axis=0)
     g = winsorise(gradients - gradients.mean(axis=0), current)
-    return float(np.sqrt(top_eigenvalue(metric.whiten(z)) * top_eigenvalue(metric.whiten_gradients(g))))
+    tops = top_eigenvalue(metric.whiten(z)), top_eigenvalue(metric.whiten_gradients(g))
+    return Fit(metric, *tops, len(draws) / 2)

@@ -151,7 +151,7 @@ class PooledHMC:
                 return self._begin(carry, target, lanes, here)
         if carry.stage == "sampling":
             return self._sample(carry, lanes, n, here)
-        return self._warm_up(carry, lanes, n, here)
+        return self._warm_up(carry, lanes, n, here, planning.simpler(self, target))
 
     def _lanes(self, target: Any, density: Any) -> Lanes:
         """Lanes for a density, which is the target or the same in other coordinates."""
@@ -215,7 +215,9 @@ class PooledHMC:
             metrics["inadmissible"] = here.few(found.inadmissible)
         return carry, Block("start", metrics=metrics), False
 
-    def _warm_up(self, carry: Carry, lanes: Lanes, n: int, here: Coordinates | None) -> tuple[Carry, Block, bool]:
+    def _warm_up(
+        self, carry: Carry, lanes: Lanes, n: int, here: Coordinates | None, simpler: float
+    ) -> tuple[Carry, Block, bool]:
         left = warmup.planned(carry) - (0 if carry.rows is None else len(carry.rows))
         carry, rows, block = self._trajectories(carry, lanes, max(SIZE, min(n, left) // SIZE * SIZE), here)
         past = [] if carry.rows is None else [carry.rows]
@@ -224,7 +226,7 @@ class PooledHMC:
             if carry.stage == "window":
                 if here is not None:
                     carry = coordinates.relearn(carry, here, lambda density: self._lanes(here.movable.density, density))
-                carry = warmup.end_window(carry, self.restart)
+                carry = warmup.end_window(carry, self.restart, simpler)
             else:
                 carry = warmup.end_step_stage(carry)
                 carry = carry if here is None else coordinates.centred(carry, block)

@@ -23,6 +23,7 @@ CHAINS, SMALL = 16, 8000
 DENSE_LIMIT, RANK, WIDE, CHEAP = 200, 32, 1000, 100
 """Greatest dimension of a dense metric; directions of one of low rank, twice as many from dimension ``WIDE`` where an
 evaluation computes at most ``CHEAP`` array elements per dimension."""
+MOST_SIMPLER = 1.35
 _TWO_LANES = 200_000
 _FOUR_LANES = 20_000_000
 _LONG = 800_000
@@ -79,16 +80,39 @@ def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:
 
 def metric(engine: PooledHMC, target: Any) -> tuple[str, int, int, str]:
     """Kind of the first metric, the dimension, the rank, and all that in words with the reason."""
-    dim = dimension(target)
-    kind = engine.metric or (kinds.DENSE if dim <= DENSE_LIMIT else kinds.LOW_RANK)
-    work = getattr(target, "work", None)
-    wide = dim >= WIDE and work is not None and work <= CHEAP * dim
-    rank = min(dim, engine.rank or (2 * RANK if wide else RANK)) if kind == kinds.LOW_RANK else 0
+    kind, dim, rank = _kind(engine, target)
     what = f"metric of rank {rank} plus diagonal" if rank else f"{kind} metric"
     if engine.metric is not None:
         return kind, dim, rank, f"{what}: as asked"
     side = "at most" if kind == kinds.DENSE else "above"
-    return kind, dim, rank, f"{what}: dimension {dim} is {side} {DENSE_LIMIT}"
+    limit = simpler(engine, target)
+    diagonal = f" (a diagonal one if that takes at most {limit:.3g} times the leapfrogs)" if limit else ""
+    return kind, dim, rank, f"{what}: dimension {dim} is {side} {DENSE_LIMIT}{diagonal}"
+
+
+def _kind(engine: PooledHMC, target: Any) -> tuple[str, int, int]:
+    dim, work = dimension(target), getattr(target, "work", None)
+    kind = engine.metric or (kinds.DENSE if dim <= DENSE_LIMIT else kinds.LOW_RANK)
+    wide = dim >= WIDE and work is not None and work <= CHEAP * dim
+    rank = min(dim, engine.rank or (2 * RANK if wide else RANK)) if kind == kinds.LOW_RANK else 0
+    return kind, dim, rank
+
+
+def simpler(engine: PooledHMC, target: Any) -> float:
+    """How many times the leapfrogs a diagonal metric may take, by what applying the metric costs; 0 for never.
+
+    With c the multiplications of one product with the metric, d^2 or 2 d R, against four for each of the w array
+    elements of a gradient, a leapfrog costs 1 + c / 4 w times as much as with a diagonal metric. A tenth is kept for
+    the second compilation, at most 1.35 is allowed, and below c = w it never pays.
+    """
+    dim, work = dimension(target), getattr(target, "work", None)
+    if engine.metric is not None or dim <= 50:
+        return 0.0
+    kind, _, rank = _kind(engine, target)
+    products = dim * dim if kind == kinds.DENSE else 2 * dim * rank
+    if work is None:
+        return MOST_SIMPLER
+    return min(MOST_SIMPLER, 0.9 * (1.0 + products / (4 * work))) if products > work else 0.0
 
 
 def quick(engine: PooledHMC, target: Any) -> bool:

@@ -44,6 +44,7 @@ class Carry:
         log_step: Log step size.
         length: Mean trajectory length.
         window: Index of the warm-up window.
+        diagonal: The diagonal metric of the last window, which the next one judges, or None.
         rows: What the blocks of this stage returned so far, shape (t, C, 2 d + 4).
         iteration: Warm-up trajectories made.
         drawn: Sampling trajectories made.
@@ -70,6 +71,7 @@ class Carry:
     state: np.ndarray
     goal: int
     metric: kinds.AnyMetric | None = None
+    diagonal: kinds.AnyMetric | None = None
     log_step: float = 0.0
     length: float = LENGTH
     window: int = 0
@@ -133,8 +135,14 @@ def end_step_stage(carry: Carry) -> Carry:
     return replace(carry, stage="sampling", log_step=log_step, rows=None, moments=moments, log=[*carry.log, line])
 
 
-def end_window(carry: Carry, restart: bool) -> Carry:
-    """Learn from a finished window and decide whether another one follows."""
+def end_window(carry: Carry, restart: bool, simpler: float = 0.0) -> Carry:
+    """Learn from a finished window and decide whether another one follows.
+
+    Args:
+        carry: With the rows of the window.
+        restart: Whether stuck chains are overwritten.
+        simpler: As in ``choose_kind``.
+    """
     rows = _rows(carry)
     length = len(rows.values)
     kept = Rows(rows.values[length // 3 :].astype(np.float64), rows.dim)
@@ -149,14 +157,16 @@ def end_window(carry: Carry, restart: bool) -> Carry:
         return _advance(replace(carry, log_step=lower, log=[*carry.log, line]), settled=False)
     good = ~stuck
     assert carry.metric is not None  # noqa: S101 - set by the start
+    kind = carry.metric.kind
     draws, gradients = (x[:, good].reshape(-1, rows.dim) for x in (kept.positions, kept.gradients))
     slopes = gaussian_gradients(draws, carry.metric.dense) if max(wall, carry.wall) else gradients
-    fit = kinds.update(carry.metric, draws, slopes)
+    carry, fit = choose_kind(carry, kinds.update(carry.metric, draws, slopes), draws, slopes, simpler)
     scales = {str(k): members for k, members in log_scales(draws, gradients).items()} if rows.dim <= MANY else {}
     heights = kept.log_density[:, good]
     height, spread = float(heights.mean()), float(heights.std())
     settled = (
-        carry.window >= (2 if carry.metric.dense or rows.dim <= FEW else 4)
+        carry.window >= (2 if rows.dim <= FEW or kind == kinds.DENSE else 4)
+        and fit.metric.kind == kind
         and (carry.wall or not wall)  # the metric of the next window is the first to know
         and not (stuck.any() if restart else still.any())
         and carry.height is not None
@@ -191,6 +201,40 @@ def end_window(carry: Carry, restart: bool) -> Carry:
         log=[*carry.log, line],
     )
     return _advance(learnt, settled)
+
+
+def choose_kind(
+    carry: Carry, fit: kinds.Fit, draws: np.ndarray, gradients: np.ndarray, simpler: float
+) -> tuple[Carry, kinds.Fit]:
+    """Go over to a diagonal metric where that promises nearly as much.
+
+    Both metrics were learned from the window before and are judged on this one, and so that noise is not held
+    against the richer one only when that window had at least two draws per dimension (a dense metric) or was the
+    third (one of low rank).
+
+    Args:
+        carry: The run.
+        fit: What the window made of the metric in use.
+        draws: Pooled draws of the window, shape (rows, d).
+        gradients: Their gradients.
+        simpler: How many times the leapfrogs per independent draw of the metric in use a diagonal one may take,
+            given how much cheaper it is; 0 for never.
+
+    Returns:
+        The carry with the diagonal metric of this window, and the fit: that of the diagonal metric if it is chosen.
+    """
+    assert carry.metric is not None  # noqa: S101 - set by the start
+    if not simpler or carry.window < 1 or carry.metric.kind == kinds.DIAGONAL:
+        return carry, fit
+    candidate = kinds.diagonal(draws, gradients, carry.metric)
+    before = WINDOWS[carry.window - 1] * 2 // 3 * len(carry.state)
+    known = before >= 2 * draws.shape[1] if carry.metric.dense else carry.window >= 3
+    judged = kinds.promise(carry.diagonal, draws, gradients, carry.metric) if known and carry.diagonal else None
+    if judged is None or judged.leapfrogs > simpler * fit.leapfrogs:
+        return replace(carry, diagonal=candidate), fit
+    line = f"diagonal metric from here: {judged.leapfrogs:.3g} leapfrogs per independent draw, {carry.metric.kind} "
+    line += f"{fit.leapfrogs:.3g} at a higher price each"
+    return replace(carry, diagonal=None, log=[*carry.log, line]), replace(judged, metric=candidate)
 
 
 def noise(carry: Carry, count: float | None = None) -> float:

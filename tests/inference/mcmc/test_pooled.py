@@ -409,3 +409,28 @@ def test_options_and_targets_that_make_no_sense_are_refused():
         PooledHMC().start(0, as_density(quartic, 0))
     with pytest.raises(ValueError, match="init has shape"):
         PooledHMC(chains=4).start(0, as_density(quartic, 2), np.zeros((3, 2)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Scales:
+    """Independent coordinates of different scales; cheap for its dimension."""
+
+    scale: Any
+
+    dim = 120
+    work = 1000
+
+    def __call__(self, z):
+        return -0.5 * jnp.sum((z / self.scale) ** 2)
+
+
+def test_many_cheap_dimensions_go_over_to_a_diagonal_metric():
+    target = Scales(10.0 ** np.linspace(-2, 2, 120))
+    assert any("a diagonal one if that takes at most 1.35 times" in line for line in PooledHMC().plan(target))
+    draws = sample(PooledHMC(chains=16, draws=200, max_draws=200), target, seed=20)
+    assert any("diagonal metric from here" in line for line in draws.info["log"])
+    agree((draws.positions / target.scale) ** 2, 1.0)
+    parts = sample(PooledHMC(chains=16, draws=200, max_draws=200), target, seed=20, n=30)
+    np.testing.assert_array_equal(parts.positions, draws.positions)
+    assert not any("a diagonal one" in line for line in PooledHMC().plan(EightSchools(**EIGHT)))

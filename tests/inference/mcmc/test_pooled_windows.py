@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppl.inference.adapt.fisher import scaled
+from ppl.inference.adapt.fisher import Metric, scaled
 from ppl.inference.mcmc import pooled_warmup as warmup
 from ppl.inference.mcmc.pooled_stuck import first_step
 from ppl.inference.mcmc.pooled_warmup import Carry
@@ -98,3 +98,29 @@ def test_jitter_is_even_and_gains_decay_within_a_stage():
     np.testing.assert_allclose(plan[[0, 62], 1], [3 / 2**0.6, 3 / 64**0.6])
     np.testing.assert_allclose(warmup.schedule("step", 200, 0)[0, 1], 1.5 / 3**0.6)
     assert (warmup.schedule("sampling", 200, 5)[:, 1] == 0).all()
+
+
+def wide(correlation, dim=60, seed=0, **fields):
+    """The fourth window of sixteen chains on a Gaussian with unit scales, equal correlations and a dense metric."""
+    rng = np.random.default_rng(seed)
+    covariance = correlation * np.ones((dim, dim)) + (1 - correlation) * np.eye(dim)
+    lower = np.linalg.cholesky(covariance)
+    z = rng.normal(size=(warmup.WINDOWS[3], 16, dim)) @ lower.T
+    g = -z @ np.linalg.inv(covariance)
+    rest = np.broadcast_to([0.0, -1.0, 4.0], (*z.shape[:2], 3))
+    rows = np.concatenate([z, g, rng.normal(-60.0, 3.0, (*z.shape[:2], 1)), rest], axis=-1)
+    metric = Metric(lower, np.linalg.inv(lower))
+    diagonal = scaled(np.sqrt(np.sqrt(1 / np.diag(np.linalg.inv(covariance)))), False)
+    return Carry(0, "window", rows[-1, :, : 2 * dim + 1], 10, metric, diagonal, -1.0, window=3, rows=rows, **fields)
+
+
+def test_a_diagonal_metric_is_taken_where_it_promises_nearly_as_much():
+    settled = dict(height=-60.0, fit=1.2)
+    after = warmup.end_window(wide(0.0, **settled), True, 1.35)
+    assert after.metric.kind == "diagonal" and after.stage == "window"  # and the step size is learned anew
+    assert any("diagonal metric from here" in line for line in after.log)
+    kept = warmup.end_window(wide(0.9, **settled), True, 1.35)
+    assert kept.metric.kind == "dense" and kept.stage == "step" and kept.diagonal is not None
+    assert warmup.end_window(wide(0.0, **settled), True, 0.0).metric.kind == "dense"
+    early = replace(wide(0.0, **settled), window=1)  # too few draws to hold noise against the dense metric
+    assert warmup.end_window(early, True, 1.35).metric.kind == "dense"
