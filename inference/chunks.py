@@ -25,20 +25,26 @@ LARGEST = 1024
 """Draws of the largest piece: beyond, a larger one is not faster."""
 
 
-def over_draws(density: Any, method: str, positions: np.ndarray) -> dict[str, np.ndarray]:
+def over_draws(
+    density: Any, method: str, positions: np.ndarray, keys: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Apply a method of a density to every draw.
 
     Args:
         density: A density, a pytree.
         method: Name of a method from a flat position to a dict of arrays.
         positions: Shape (chains, draws, dim).
+        keys: Whole numbers (chains, draws, n) of which the method gets a random key, as its second argument.
 
     Returns:
         Arrays of shape (chains, draws, ...).
     """
     chains, draws, dim = positions.shape
     work = 8 * int(getattr(density, "work", 0) or 0)
-    flat = in_chunks(partial(_evaluate, density, method), positions.reshape(chains * draws, dim), work)
+    inputs: Any = (positions.reshape(chains * draws, dim),)
+    if keys is not None:
+        inputs = (*inputs, keys.reshape(chains * draws, -1))
+    flat = in_chunks(partial(_evaluate, density, method), inputs, work)
     values = {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
     tidy = tidy_of(density)
     return values if tidy is None else tidy.unpacked(values, lead=2)
@@ -133,5 +139,13 @@ def room(rows: int, one: Any) -> None:
 
 
 @partial(jit_quick, static_argnums=1)
-def _evaluate(density: Any, method: str, positions: Any) -> Any:
-    return jax.vmap(getattr(density, method))(positions)
+def _evaluate(density: Any, method: str, inputs: Any) -> Any:
+    function = getattr(density, method)
+    return jax.vmap(lambda z, *numbers: function(z, *map(_key, numbers)))(*inputs)
+
+
+def _key(numbers: Any) -> Any:
+    key = jax.random.key(0)
+    for number in numbers:
+        key = jax.random.fold_in(key, number)
+    return key

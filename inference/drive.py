@@ -167,9 +167,11 @@ def _ruled(engine: Any, subject: Subject) -> Any:
 
 
 def _remarks(subject: Subject) -> list[str]:
+    compiled = getattr(subject.density, "compiled", None)
+    notes = list(compiled.rewritten.notes) if hasattr(compiled, "rewritten") else []
     if subject.program is None or any(s.kind in ("observed", "factor") for s in subject.program.sites.values()):
-        return []
-    return ["nothing is conditioned: these are draws from the prior"]
+        return notes
+    return [*notes, "nothing is conditioned: these are draws from the prior"]
 
 
 def thinning(thin: Any) -> int:

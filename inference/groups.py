@@ -73,11 +73,29 @@ def compute(fit: Any, group: str) -> Arrays:
     return {name: value for name, value in draw_prior(fit, PRIOR_DRAWS, seed=0).items() if name in names}
 
 
-def generated(fit: Any, positions: np.ndarray) -> Arrays:
-    """Latent sites and records at positions of shape (chains, draws, dim)."""
+def generated(fit: Any, positions: np.ndarray, keys: np.ndarray | None = None) -> Arrays:
+    """Latent sites and records at positions of shape (chains, draws, dim).
+
+    Finite sites that are summed out of the density are drawn given each position; ``keys`` tells draws apart.
+    """
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
-    return in_order(fit, over_draws(fit.density, "generated", positions))
+    if not getattr(getattr(fit.density, "compiled", None), "summed", None):
+        keys = None
+    elif keys is None:
+        keys = draw_keys(fit.manifest.get("seed"), *positions.shape[:2])
+    return in_order(fit, over_draws(fit.density, "generated", positions, keys))
+
+
+def draw_keys(seed: Any, chains: int, draws: int, first: int = 0) -> np.ndarray:
+    """Numbers that tell draws apart, by seed, chain and draw, shape (chains, draws, 3).
+
+    Example:
+        >>> draw_keys(7, 1, 2, first=4).tolist()
+        [[[7, 0, 4], [7, 0, 5]]]
+    """
+    chain, draw = np.indices((chains, draws))
+    return np.stack([np.full_like(chain, int(seed or 0) % 2**32), chain, draw + first], axis=-1).astype(np.uint32)
 
 
 def factors(fit: Any, group: str, positions: np.ndarray) -> Arrays:

@@ -60,6 +60,7 @@ class Recorder:
         density: Its density.
         names: See ``stored_names``.
         thin: Keep one of so many sampling draws.
+        seed: Of the run.
         seen: Sampling draws before thinning.
         moments: Batch sums of the kept draws.
         last: The last sampling block, from which an engine makes its facts.
@@ -70,6 +71,7 @@ class Recorder:
     density: Any
     names: dict[str, list[str] | None]
     thin: int = 1
+    seed: int = 0
     seen: int = 0
     moments: BatchMoments | None = None
     last: Block | None = None
@@ -104,7 +106,9 @@ class Recorder:
         source = SimpleNamespace(program=self.program, density=self.density)
         out: dict[str, Arrays] = {}
         if self.names["posterior"] != []:
-            out["posterior"] = groups.generated(source, padded)
+            keys = groups.draw_keys(self.seed, chains, draws, self.sampling.total).reshape(1, chains * draws, -1)
+            keys = np.concatenate([keys, np.broadcast_to(keys[:, -1:], (1, rows - chains * draws, 3))], axis=1)
+            out["posterior"] = groups.generated(source, padded, keys)
         if self.names["log_likelihood"] != []:
             out["log_likelihood"] = groups.factors(source, "log_likelihood", padded)
         back = {}

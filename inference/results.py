@@ -216,6 +216,27 @@ class Fit:
         with self._context():
             return predict(self, program, names, seed, draws, horizon=horizon, past=past, **large)
 
+    def probabilities(self, name: str, draws: bool = False) -> Any:
+        """Posterior probabilities of the states of a finite site that was summed out of the density.
+
+        They are the mean over draws of the exact conditional probabilities, which is more precise than the
+        frequencies among the draws of the site (Rao and Blackwell).
+
+        Args:
+            name: The site.
+            draws: Return the conditional probabilities of every draw, (chains, draws, ..., states), as an array.
+
+        Returns:
+            An ``xarray.DataArray`` with the site's dims and ``<name>_state``.
+
+        Raises:
+            ppl.ModelError: A site that was not summed out.
+        """
+        from .discrete import probabilities
+
+        with self._context():
+            return probabilities(self, name, draws)
+
     def check(self, functions: Any = None, **options: Any) -> Any:
         """Predictive check: statistics of the data against those of replicated data.
 

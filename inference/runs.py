@@ -70,7 +70,7 @@ def create(
         "call": _call(program),
     }
     directory.create(manifest(engine, **about), inputs)
-    return Recorder(directory, program, subject.density, names, int(facts["thin"]))
+    return Recorder(directory, program, subject.density, names, int(facts["thin"]), facts["seed"])
 
 
 def _labels(subject: Any) -> list[str]:
@@ -143,7 +143,9 @@ def resume(
         subject, _ = lay_out_subject(lambda: _subject(about, inputs, program), about.get("shard"))
         _same(about, identity.describe(subject.program, subject.dim), path)
         check_same(lambda: [identity.describe(subject.program, subject.dim), about["seed"]])
-        keeper = Recorder(directory, subject.program, subject.density, inputs["names"], int(about["thin"]))
+        keeper = Recorder(
+            directory, subject.program, subject.density, inputs["names"], int(about["thin"]), about["seed"]
+        )
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
         facts |= {"shard": about.get("shard"), "mesh": placement.parts, "codes": about.get("codes") or []}
         run = Run(

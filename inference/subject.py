@@ -69,6 +69,7 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), est
         _refuse(target)
         made = ppl.compile(target, marginalize=kept.summed(target, codes))
         density, noisy_one = noisy.parted(made, estimate)
+        _refuse_summed(target, density)
         return Subject(target, density, int(density.dim), estimate=noisy_one)
     if not callable(target):
         raise TypeError(f"infer takes a program or a log density, not {type(target).__name__}; call the model first")
@@ -124,6 +125,18 @@ def _refuse(program: Any) -> None:
     if not latents:
         raise ppl.ModelError(
             f"{_name(program)} has no latent site: there is nothing to infer. To draw from it use program.sample(seed)."
+        )
+
+
+def _refuse_summed(program: Any, density: Any) -> None:
+    import ppl
+
+    if not density.dim and density.compiled.summed:
+        names = ", ".join(density.compiled.summed)
+        raise ppl.ModelError(
+            f"{_name(program)} has finite latent sites only ({names}), which are summed out exactly, so that nothing "
+            "is left to sample. With density = ppl.compile(program), density.probabilities(np.zeros(0)) has their "
+            "posterior and density.recover(key, np.zeros(0)) draws from it."
         )
 
 

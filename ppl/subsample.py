@@ -172,6 +172,13 @@ def subsampled_density(compiled: Any, data: tuple[Any, ...], labelling: Any, pro
     plates = subsampled(program)
     lines = program._learn().subsampled
     names = {name for name, _, _ in plates}
+    if compiled.summed:
+        name = min(compiled.summed)
+        raise ModelError(
+            f"site {name!r} is summed out of the density, but a program with a subsampled plate has an estimate of it "
+            f"only:\n{at(program.learned()[name].source)}\n{at(lines[min(names)][1])}\n"
+            "  Leave subsample= out, or write the sum as a mixture, dist.mixture(weights, components)."
+        )
     for name, info in program.learned().items():
         inside = [plate for plate, _, _ in info.plates if plate in names]
         imputed = f"{name}_missing" in program.learned() and program.role(name) == "observed"

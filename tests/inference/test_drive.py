@@ -177,6 +177,12 @@ def test_an_interrupt_before_the_first_draw_is_raised_again():
 
 @ppl.model
 def discrete():
+    k = ppl.sample("k", dist.Poisson(0.5))
+    ppl.sample("y", dist.Normal(jnp.where(k == 1, 1.0, 0.0), 1.0))
+
+
+@ppl.model
+def finite():
     k = ppl.sample("k", dist.Bernoulli(0.5))
     ppl.sample("y", dist.Normal(jnp.where(k == 1, 1.0, 0.0), 1.0))
 
@@ -188,8 +194,13 @@ def normal(y_sd):
 
 
 def test_a_discrete_latent_site_is_named_with_the_users_line():
-    with pytest.raises(ppl.ModelError, match=r"'k' is discrete .*test_drive\.py:\d+.*Sum it out"):
+    with pytest.raises(ppl.ModelError, match=r"(?s)'k'.* discrete .*test_drive\.py.*mixture"):
         run(target=discrete().condition(y=0.0))
+
+
+def test_finite_sites_alone_leave_nothing_to_sample():
+    with pytest.raises(ppl.ModelError, match=r"finite latent sites only \(k\).*probabilities"):
+        run(target=finite().condition(y=0.0))
 
 
 def test_nothing_to_infer_is_an_error():

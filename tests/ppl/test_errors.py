@@ -190,7 +190,7 @@ def test_functions_that_do_not_sample_may_use_transformations():
 def test_discrete_latent():
     @ppl.model
     def model():
-        k = ppl.sample("k", dist.Bernoulli(0.5))
+        k = ppl.sample("k", dist.Poisson(0.5))
         ppl.sample("y", dist.Normal(1.0 * k, 1.0))
 
     text = message(lambda: ppl.compile(model().condition(y=0.0)))
