@@ -45,8 +45,8 @@ def check(engine: str, density: Any) -> None:
     ] or [f"    the external function {name!r}" for name in getattr(density, "external", ())]
     raise ppl.ModelError(
         f"{engine} follows the gradient of the log density, and this one has none: it calls a function outside of JAX "
-        "without a derivative.\n" + "\n".join(culprits) + f"\n  Give the function its gradient, ppl.external(..., "
-        f"grad=), or use {_others()}: infer(program, kernel)."
+        "without a derivative.\n" + "\n".join(culprits) + "\n  Give the function its gradient, ppl.external(..., "
+        "grad=), or use a kernel without gradients, such as mcmc.Slice() or mcmc.RandomWalk(): infer(program, kernel)."
     )
 
 
@@ -72,11 +72,3 @@ def remarks(density: Any) -> list[str]:
         f"calls {', '.join(names)} outside of JAX, once for all chains of a lane (unless lane= says otherwise, of all "
         "chains: the last bits of draws may follow their number); compiled anew in every process"
     ]
-
-
-def _others() -> str:
-    from . import mcmc
-
-    kinds = {name: kind for name, kind in vars(mcmc).items() if isinstance(kind, type) and hasattr(kind, "step")}
-    found = [name for name, kind in kinds.items() if not getattr(kind, "gradient", False)]
-    return ("one of " + ", ".join(f"mcmc.{n}" for n in found) + ", or " if found else "") + "a kernel without gradients"

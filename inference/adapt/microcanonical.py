@@ -5,7 +5,7 @@ The error W of a leapfrog step has ``E[W^2] ~ h^6``. With ``xi = W^2 / (d tolera
 a size far off count little, and forgetting old ones.
 
 The direction should be forgotten as fast as the position: ``L = 0.4 h tau`` with tau the integrated autocorrelation
-time of the draws, in steps, here from the variance of the means of batches of some 10 L/h steps each:
+time of the draws, in steps, here from the variance of the means of batches of 10 sqrt(d) / h steps each:
 ``tau = batch Var(means) / Var(draws)``, averaged harmonically over the coordinates. It comes before the adapter of
 the metric, whose units the length is to have.
 
@@ -124,7 +124,7 @@ class Memorylessness:
         xp = namespace(state.position)
         zero = xp.zeros_like(state.position)
         none = Moments(xp.zeros((), zero.dtype), zero, zero)
-        size = xp.ceil(10.0 * kernel.length / kernel.step_size).astype(zero.dtype)
+        size = xp.ceil(10.0 * zero.shape[-1] ** 0.5 / kernel.step_size).astype(zero.dtype)
         return BatchMemory(none, none, size, zero, xp.zeros((), zero.dtype))
 
     def update(self, memory: BatchMemory, kernel: Any, state: Any, info: Any) -> tuple[BatchMemory, Any]:
@@ -145,13 +145,13 @@ class Memorylessness:
         between = means.squares / xp.maximum(means.count - 1.0, 1.0)
         # Draws per autocorrelation time, 1 / tau, averaged over the coordinates.
         rate = xp.mean(spread / xp.maximum(memory.size * between, 1e-30))
-        length = 0.4 * kernel.step_size / xp.maximum(rate, 1e-6)
+        length = xp.maximum(0.4 / xp.maximum(rate, 1e-6), 2.0) * kernel.step_size
         # In units of the metric that this window's draws will give, by which their variance is one.
         own = kernel.metric.factor if kernel.metric.full else kernel.metric.scale
         own = xp.sum(own**2, axis=1) if kernel.metric.full else own**2
         length = length / xp.sqrt(xp.maximum(xp.mean(spread / own), 1e-30))
         dim = memory.total.shape[-1]
-        length = xp.clip(length, 2.0 * kernel.step_size, 10.0 * dim**0.5)
+        length = xp.minimum(length, 10.0 * dim**0.5)
         new = xp.where(means.count >= 5, length, kernel.length)
         return replace(kernel, length=xp.asarray(new).astype(xp.asarray(kernel.length).dtype))
 

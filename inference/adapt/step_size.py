@@ -54,6 +54,8 @@ class StepSize:
         gamma: Strength of the pull towards the centre.
         t0: Damping of the first iterations.
         kappa: Exponent of the averaging weights, in (0.5, 1].
+        ahead: The centre, in units of the kernel's first step: above one where a larger step is worth a trial, as with
+            trajectories, whose cost is inverse to it.
 
     Example:
         >>> from ppl.inference.mcmc import HMC
@@ -68,15 +70,16 @@ class StepSize:
     gamma: float = 0.05
     t0: float = 10.0
     kappa: float = 0.75
+    ahead: float = 10.0
 
     pooled = False
     windowed = False
 
     def init(self, kernel: Any, state: Any) -> DualAverage:
-        """Start at ten times the kernel's step, from where too large a step is quickly corrected."""
+        """Start some way above the kernel's step, from where too large a step is quickly corrected."""
         xp = namespace(kernel.step_size)
         zero = xp.zeros_like(kernel.step_size)
-        return DualAverage(xp.log(10.0 * kernel.step_size), zero, zero, zero)
+        return DualAverage(xp.log(self.ahead * kernel.step_size), zero, zero, zero)
 
     def update(self, memory: DualAverage, kernel: Any, state: Any, info: Any) -> tuple[DualAverage, Any]:
         """Learn from one transition's ``info.acceptance_rate``."""
@@ -102,7 +105,7 @@ class StepSize:
         return replace(kernel, step_size=xp.where(memory.count > 0, xp.exp(memory.log_mean), kernel.step_size))
 
 
-jax.tree_util.register_dataclass(StepSize, ["target_accept", "gamma", "t0", "kappa"], [])
+jax.tree_util.register_dataclass(StepSize, ["target_accept", "gamma", "t0", "kappa", "ahead"], [])
 
 
 def reasonable(trial: Callable[[np.ndarray, int], np.ndarray], step: np.ndarray) -> np.ndarray:

@@ -79,7 +79,8 @@ class MCLMC:
 
     Attributes:
         step_size: Length of a step, in units of the metric.
-        length: Length L over which the direction is forgotten; by default sqrt(d), and then learned in the warm-up.
+        length: Length L over which the direction is forgotten; by default 10 sqrt(d), at which a chain that starts far
+            out goes straight for the bulk, until the warm-up learns one.
         metric: ``Diagonal`` or ``Dense``; by default the identity, until warm-up learns one.
         tolerance: Mean of W^2 / d that the step-size adapter aims at.
         dense: Whether the standard adapter learns a dense metric.
@@ -114,19 +115,19 @@ class MCLMC:
 
     def expand(self, dim: int) -> MCLMC:
         """Give metric and length their full shape, as adaptation needs it."""
-        length = np.sqrt(float(dim)) if self.length is None else self.length
+        length = far(dim) if self.length is None else self.length
         return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense), length=length)
 
     def adapters(self) -> tuple[Any, ...]:
         """The standard adapters: step size by the energy error, metric, and length unless it is given."""
-        from ..adapt.metric import Variance
+        from ..adapt.gradient_metric import metric_adapter
         from ..adapt.microcanonical import EnergyError, Memorylessness
 
-        return (EnergyError(), *((Memorylessness(),) if self.length is None else ()), Variance())
+        return (EnergyError(), *((Memorylessness(),) if self.length is None else ()), metric_adapter(self))
 
     def step(self, key: Array, state: MovingState, density: Any) -> tuple[MovingState, MCLMCInfo]:
         """Refresh the direction a little, take a leapfrog step, and refresh it again."""
-        length = jnp.sqrt(jnp.asarray(float(len(state.position)))) if self.length is None else self.length
+        length = far(len(state.position)) if self.length is None else self.length
         first, second = (
             euclidean.draw_momentum(jax.random.fold_in(key, i), self.metric, state.position) for i in (0, 1)
         )
@@ -233,6 +234,11 @@ def evaluate(position: Array, density: Any) -> State:
             "mcmc.Slice, mcmc.NUTS or mcmc.MALA"
         )
     return euclidean.evaluate(position, density)
+
+
+def far(dim: int) -> float:
+    """The length over which an untuned ``MCLMC`` forgets its direction."""
+    return 10.0 * float(np.sqrt(dim))
 
 
 def unit(vector: Array) -> Array:

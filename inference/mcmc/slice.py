@@ -133,7 +133,7 @@ class Slice:
     def search(self, key: Array, direction: Array, state: Point, density: Any) -> Line:
         """Draw the next state on the line through ``state``."""
         dtype = state.position.dtype
-        level = state.log_density + jnp.log(metropolis.one_uniform(key, dtype, 2))
+        level = height(state.log_density, metropolis.one_uniform(key, dtype, 2))
         place, share = euclidean.uniform(euclidean.words(key, 3), dtype)
         steps_left = jnp.floor(self.max_steps * share).astype(jnp.int32)
         steps_left = jnp.minimum(steps_left, self.max_steps - 1)
@@ -162,6 +162,11 @@ class Slice:
 
 
 jax.tree_util.register_dataclass(Slice, ["width", "metric"], ["lines", "axes", "max_steps", "max_misses", "dense"])
+
+
+def height(log_density: Array, uniform: Array) -> Array:
+    """Logarithm of a height uniform below the density."""
+    return log_density + jnp.log(uniform)
 
 
 def inside(new: Point, level: Array) -> Array:
