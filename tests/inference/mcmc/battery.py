@@ -11,7 +11,7 @@ its targets with many replications where slow tests run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl.inference.calibration.rank import RankResult, rank_invariance
+from ppl.inference.core import as_stochastic
 from ppl.inference.mcmc import (
     HMC,
     MALA,
@@ -34,10 +35,13 @@ from ppl.inference.mcmc import (
     Gibbs,
     Independence,
     LocallyInformed,
+    Mixture,
+    PseudoMarginal,
     RandomWalk,
     Slice,
     Stretch,
     Walk,
+    composite,
 )
 from ppl.inference.mcmc.euclidean import Dense, Diagonal
 from ppl.inference.mcmc.independence import StudentT
@@ -140,6 +144,70 @@ def independence(target: Target) -> Any:
     return Independence(StudentT(mean - 0.3 * np.diag(factor), 1.2 * factor, 4.0))
 
 
+def part(kernel: Callable[..., Any], target: Target, names: Any, factor: float = 1.0, **options: Any) -> Block:
+    """A block of some coordinates with the target's scales."""
+    scale = np.asarray(target.scale)
+    scale = np.abs(np.diag(scale)) if scale.ndim == 2 else scale
+    own = scale[names if isinstance(names, slice) else list(names)]
+    return Block(names, kernel(step_size=factor * target.step_size, metric=Diagonal(own), **options))
+
+
+def there_and_back(target: Target) -> Cycle:
+    """Two blocks by kernels of two kinds, in an order that makes the cycle reversible."""
+    first = part(HMC, target, [0], steps=3)
+    return Cycle(first, part(RandomWalk, target, slice(1, None), 1.5), first)
+
+
+def either(target: Target) -> Mixture:
+    """Overlapping blocks and a kernel for everything, at random."""
+    last = part(HMC, target, slice(1, None), steps=3)
+    return Mixture((part(RandomWalk, target, [0, 1], 1.5), last, tuned(RandomWalk, target)), (0.5, 0.3, 0.2))
+
+
+def codes_by_block(target: Target) -> Cycle:
+    """Each code and the real coordinate in a block of its own."""
+    return Cycle(
+        Block([2], Gibbs()), part(HMC, target, [0], steps=3), Block([1], FiniteMetropolis()), Block([2], Gibbs())
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Settled:
+    """A pseudo-marginal kernel whose first key is drawn from its law given the position, among very many."""
+
+    kernel: Any
+
+    def init(self, position: Any, density: Any) -> Any:
+        """The state at an exact draw of position and key."""
+        first = composite.first_noise(position)
+        keys = jax.random.split(composite.wrapped(first), 1001)
+        logs = jax.vmap(lambda key: density(key, position))(keys[1:])
+        chosen = keys[1 + jax.random.categorical(keys[0], logs)]
+        return self.kernel.resume(self.kernel.init(position, density), position, density, jax.random.key_data(chosen))
+
+    def step(self, key: Any, state: Any, density: Any) -> Any:
+        """A step of the kernel."""
+        return self.kernel.step(key, state, density)
+
+
+def noisy(target: Target) -> Any:
+    """The target with log-normal noise of mean one, wider in some places than in others."""
+
+    def estimate(key: Any, z: Any) -> Any:
+        spread = 0.4 + 0.6 * jax.nn.sigmoid(z[0])
+        return target.log_density(z) + spread * jax.random.normal(key) - 0.5 * spread**2
+
+    return as_stochastic(estimate, target.dim)
+
+
+def estimated(target: Target) -> Settled:
+    """Two pseudo-marginal blocks, reversible."""
+    walk = part(RandomWalk, target, [0], 1.5)
+    first = replace(walk, kernel=PseudoMarginal(walk.kernel))
+    return Settled(Cycle(first, part(HMC, target, slice(1, None), steps=3), first))
+
+
 ROWS = [
     Row("nuts", lambda t: tuned(NUTS, t, max_depth=6), quick=()),  # the default suite has test_invariance.py
     Row("hmc", lambda t: tuned(HMC, t, length=7 * t.step_size), quick=()),
@@ -165,6 +233,16 @@ ROWS = [
     Row("informed-sqrt", lambda t: LocallyInformed("sqrt"), FINITE, ()),
     Row("informed-min", lambda t: LocallyInformed("min"), FINITE, ()),
     Row("gibbs-hmc", lambda t: mixed(Gibbs(), t), MIXED, MIXED, reversible=False),
+    Row("cycle", there_and_back, quick=("nested", "support")),
+    Row("mixture", either, quick=("support",)),
+    Row("blocks-mixed", codes_by_block, MIXED, (), reversible=False),
+    Row(
+        "pseudo-marginal",
+        lambda t: Settled(PseudoMarginal(tuned(RandomWalk, t, 1.5))),
+        quick=("positive",),
+        density=noisy,
+    ),
+    Row("pseudo-marginal-cycle", estimated, quick=(), density=noisy),
     Row("informed-hmc", lambda t: mixed(LocallyInformed(), t), MIXED, (), reversible=False),
 ]
 """Every kernel; add a row for a new one."""
