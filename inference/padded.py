@@ -190,7 +190,7 @@ def pad(density: Any, size: int, rows: int) -> Padded:
                 arguments=replace(program.arguments, data=data),
                 fixed={name: more(value) for name, value in program.fixed.items()},
             )
-            padded = Padded(ppl.compile(longer), density.compiled, density.labelling, size)
+            padded = Padded(ppl.compile(longer, collapse=False), density.compiled, density.labelling, size)
             _check(padded, density)
         except (ValueError, TypeError, IndexError, KeyError) as error:
             raise ValueError(

@@ -9,6 +9,7 @@ programs are the same, and which functions a program calls on the host. Rewrites
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -331,3 +332,68 @@ def key(code: Any) -> Hashable:
     if isinstance(code, Opaque):
         return _Same(code)
     return (_jaxpr_key(code.jaxpr), tuple(_array_key(c) for c in code.consts))
+
+
+# ------------------------------------------------------------------------------------------ joining programs
+
+
+def library_function(eqn: Any) -> str | None:
+    """The name of the function of JAX with a derivative of its own that an equation calls, None for any other."""
+    if eqn.primitive.name != "custom_jvp_call" or eqn.params.get("num_consts"):
+        return None
+    try:
+        info = eqn.params["call_jaxpr"].jaxpr.debug_info
+        own = os.path.dirname(os.path.abspath(jax.__file__)) in info.func_src_info
+        return info.func_name if own else None
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def parameter_key(x: Any) -> Hashable:
+    """A hashable key of a parameter of an equation."""
+    return _param_key(x)
+
+
+def evaluate(jaxpr: Jaxpr, eqn: Any, args: Sequence[Array]) -> list[Array]:
+    """The outputs of one equation of a jaxpr."""
+    if subjaxpr(eqn) is None and not any(isinstance(v, (tuple, list, jex.ClosedJaxpr)) for v in eqn.params.values()):
+        found = eqn.primitive.bind(*args, **eqn.params)
+        return list(found) if eqn.primitive.multiple_results else [found]
+    return _one(jaxpr, eqn, args)
+
+
+def _one(jaxpr: Jaxpr, eqn: Any, args: Sequence[Array]) -> list[Array]:
+    invars = [jex.Var(v.aval) for v in eqn.invars]
+    outvars = [jex.Var(v.aval) for v in eqn.outvars]
+    code = Code(rebuild(jaxpr, invars, outvars, [eqn.replace(invars=invars, outvars=outvars)]), ())
+    return code.run(*args)
+
+
+def widen(code: Code, place: int, avals: Sequence[Any]) -> Code:
+    """The same program with arguments that it does not read, at a place among its arguments."""
+    at = len(code.consts) + place
+    invars = list(code.jaxpr.invars)
+    invars[at:at] = [jex.Var(jax.core.ShapedArray(a.shape, a.dtype)) for a in avals]
+    return Code(rebuild(code.jaxpr, invars, code.jaxpr.outvars, code.jaxpr.eqns), code.consts)
+
+
+def join(codes: Sequence[Code]) -> Code:
+    """One program of the same arguments with the outputs of all."""
+    count = len(codes[0].jaxpr.invars) - len(codes[0].consts)
+    shared = [jex.Var(v.aval) for v in codes[0].jaxpr.invars[len(codes[0].jaxpr.invars) - count :]]
+    heads: list[Any] = []
+    consts: list[Any] = []
+    eqns: list[Any] = []
+    outvars: list[Any] = []
+    for code in codes:
+        own = [jex.Var(v.aval) for v in code.jaxpr.invars[: len(code.consts)]]
+        env: dict[Any, Any] = dict(zip(code.jaxpr.invars, (*own, *shared), strict=True))
+        for eqn in code.jaxpr.eqns:
+            fresh = [v if isinstance(v, jex.DropVar) else jex.Var(v.aval) for v in eqn.outvars]
+            inputs = [v if is_literal(v) else env[v] for v in eqn.invars]
+            env.update(zip(eqn.outvars, fresh, strict=True))
+            eqns.append(eqn.replace(invars=inputs, outvars=fresh))
+        outvars += [v if is_literal(v) else env[v] for v in code.jaxpr.outvars]
+        heads += own
+        consts += code.consts
+    return Code(rebuild(codes[0].jaxpr, [*heads, *shared], outvars, eqns), tuple(consts))

@@ -8,6 +8,7 @@ the same equations share one ``Compiled``, so new data of equal shapes, and a mo
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Hashable, Sequence
 from functools import cached_property
@@ -21,9 +22,9 @@ from . import _jax, arguments, costs, movable, space
 from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
-from .passes import marginalize as sums
-from .passes import marginalize as sums
 from .passes import reparameterize, reparameterize_hand
+from .passes import marginalize as sums
+from .passes.collapse import Collapsed, collapse_terms
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes
 from .passes.terms import Terms
@@ -70,6 +71,9 @@ class Compiled:
         self.inputs = len(program.arguments.data) + len(self.fixed)
         self._parts: dict[Hashable, Any] = {}
         self.hand: Any = None
+        self.rows: tuple[Any, ...] = ()
+        self.base: Compiled = self
+        self._variants: dict[Hashable, Compiled] = {}
 
     def by_hand(self) -> Compiled:
         """The same in the coordinates of hierarchical effects that were chosen by hand (``passes.reparameterize``)."""
@@ -144,10 +148,34 @@ class Compiled:
         return [name for channel, name in self.names if channel == "factor"]
 
     @cached_property
-    def rewritten(self) -> Terms:
-        """The terms of the log density after all passes but ``hoist``."""
+    def whole(self) -> Terms:
+        """The terms of the log density, finite sites summed out, before ``collapse``: each the size that it has."""
         terms = Terms(self.part(self.terms), tuple(self.names[i] for i in self.terms))
         return sums.marginalize(self, terms) if self.summed else terms
+
+    @cached_property
+    def collapsed(self) -> Collapsed:
+        """What ``collapse`` makes of the terms, where it is wanted."""
+        return collapse_terms(self.whole, self.inputs, set(self.slots), self.rows, self.passes.collapse)
+
+    @property
+    def rewritten(self) -> Terms:
+        """The terms of the log density after all passes but ``hoist``."""
+        return self.collapsed.terms
+
+    def fitted(self, data: Sequence[Any]) -> tuple[Compiled, tuple[Any, ...]]:
+        """The program for data whose rows repeat, where that is worth it, and what it reads besides the data."""
+        found = self.collapsed.choose(data)
+        if not found:
+            return self, ()
+        key = tuple(rows for rows, _ in found)
+        if key not in self._variants:
+            other = copy.copy(self)
+            for name in ("collapsed", "hoisted", "work", "external", "moved_terms"):
+                other.__dict__.pop(name, None)
+            other.rows, other.base, self._variants[key] = key, self, other
+        used = self._variants[key].rewritten.rows
+        return self._variants[key], tuple(x for rows, extra in found if rows in used for x in extra)
 
     @cached_property
     def sums(self) -> sums.Sums:
@@ -157,7 +185,10 @@ class Compiled:
     @cached_property
     def hoisted(self) -> Hoisted:
         """The log density's program divided into what needs data only and the rest."""
-        return hoist(self.rewritten.code, self.inputs)
+        terms = self.rewritten
+        always = terms.code is not self.whole.code  # statistics of data are computed when data are bound, always
+        count = self.inputs + 2 * len(terms.rows)
+        return hoist(terms.code, count, 0) if always else hoist(terms.code, count)
 
     @cached_property
     def work(self) -> int:
@@ -212,10 +243,11 @@ class Compiled:
     def bind(self, data: Sequence[Any], program: Program | None = None) -> Density:
         """The density of given data: arguments first, then the fixed sites' values; itself traceable."""
         data = tuple(_on_device(x) for x in data)
-        plan = self.hoisted
+        chosen, extra = self.base.fitted(data)
+        inputs, plan = (*data, *(_on_device(x) for x in extra)), chosen.hoisted
         with surfacing():
-            head = () if plan.before is None else tuple(plan.before(*data))
-        return Density(self, data, (*head, *(data[i] for i in plan.used)), program and Labels(program))
+            head = () if plan.before is None else tuple(plan.before(*inputs))
+        return Density(chosen, data, (*head, *(inputs[i] for i in plan.used)), program and Labels(program))
 
 
 def host_names(code: Any, graded: bool | None = None) -> tuple[str, ...]:

@@ -166,6 +166,6 @@ class Restricted:
         """Log density of the sites at ``x`` given the others, up to a constant."""
         compiled, z = self.density.compiled, self.merge(x)
         if compiled.summed:
-            code = compiled.rewritten.code
+            code = compiled.whole.code
             return total(code.run(*codes.inputs(compiled, self.density.data, z)), x.dtype)
         return total(list(compiled.evaluate(self.outputs, self.density.data, z).values()), x.dtype)

@@ -17,8 +17,11 @@ class Terms:
         code: The traced program (``_jax.Code``, or ``_jax.Opaque`` where JAX is unfamiliar).
         names: ``(channel, site)`` of each output.
         notes: What passes did, in words, for the plan of a run.
+        rows: Repeated rows of data that ``collapse`` computes once; for each, the observations that stand for its rows
+            and the row of each observation follow the data among the inputs.
     """
 
     code: Any
     names: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
+    rows: tuple[Any, ...] = field(default=())
