@@ -79,11 +79,12 @@ def rhat(x: Array) -> Array:
     return _columns(lambda v: _rhat(split(v)), x, chains=2)
 
 
-def rhat_rank(x: Array) -> Array:
+def rhat_rank(x: Array, superchains: int | None = None) -> Array:
     """Rank-normalised split R-hat, the greater of the one of the bulk and the one of the folded draws.
 
     Args:
         x: As in ``rhat``.
+        superchains: Nested R-hat of the ranks instead, between so many groups of chains; see ``rhat_nested``.
 
     Returns:
         Shape (...).
@@ -95,9 +96,10 @@ def rhat_rank(x: Array) -> Array:
     """
 
     def worst(v: Array) -> Array:
-        v = split(v)
+        v = split(v) if superchains is None else v
         folded = np.abs(v - np.median(v, axis=(0, 1)))
-        return np.maximum(_rhat(normal_scores(v)), _rhat(normal_scores(folded)))
+        judge = _rhat if superchains is None else lambda u: rhat_nested(u, superchains)
+        return np.maximum(judge(normal_scores(v)), judge(normal_scores(folded)))
 
     return _columns(worst, x, chains=2)
 

@@ -169,7 +169,8 @@ class Run:
             planned = self.most or max(self.monitor.done, 1)
             fitting = MOST_NUMBERS // (positions.shape[0] * positions.shape[2])
             self.cap = max(planned, min(EXTENSION * planned, fitting))
-        verdict = self.rule(judged(positions, self.subject.density))
+        superchains = getattr(self.engine, "superchains", None)
+        verdict = self.rule(judged(positions, self.subject.density), superchains)
         self.verdict = verdict.text
         self.due = min(self.monitor.done * float(np.clip(1.05 * verdict.growth, *GROWTH)), self.cap)
         if verdict.met or self.monitor.done < self.cap:

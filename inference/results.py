@@ -148,7 +148,7 @@ class Fit:
             share = self.divergences / (self.draws.shape[0] * self.draws.shape[1])
             risk = ": the draws may miss where the density curves sharply" if share > 1e-3 else ""
             found.append(f"{self.divergences} divergent transitions ({share:.2g} of all){risk}")
-        rhat = getattr(self.draws, "split_rhat", None)
+        rhat = self.draws.info.get("nested_rhat", getattr(self.draws, "split_rhat", None))
         with np.errstate(all="ignore"):
             rhat = np.asarray(diagnostics.rhat(self.draws.positions)) if rhat is None else rhat
         rhat = np.array(rhat)

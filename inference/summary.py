@@ -106,7 +106,7 @@ def summarize(fit: Any, names: Iterable[str] | None = None) -> Summary:
             diagnostics.mcse_mean(draws),
             diagnostics.ess_bulk(draws),
             diagnostics.ess_tail(draws),
-            diagnostics.rhat_rank(draws),
+            diagnostics.rhat_rank(draws, fit.draws.info.get("superchains")),
         ]
     return Summary(tuple(labels), np.stack([np.asarray(c, float) for c in columns], axis=1), tuple(fit.warnings()))
 

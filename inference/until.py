@@ -48,6 +48,7 @@ class Rule:
         judge: Function from the draws to a :class:`Verdict`.
         converged: Whether it asks that the chains agree, so that an engine need not.
         spec: The rule as JSON values, by which a run directory remembers it; None for a user's own function.
+        nested: Whether ``judge`` also takes the number of superchains, of an engine that runs many short chains.
 
     Example:
         >>> enough = Rule("100 draws", lambda z: Verdict(z.shape[1] >= 100, f"{z.shape[1]} draws"))
@@ -56,13 +57,14 @@ class Rule:
     """
 
     name: str
-    judge: Callable[[np.ndarray], Verdict]
+    judge: Callable[..., Verdict]
     converged: bool = False
     spec: Any = None
+    nested: bool = False
 
-    def __call__(self, positions: np.ndarray) -> Verdict:
+    def __call__(self, positions: np.ndarray, superchains: int | None = None) -> Verdict:
         """Judge the draws."""
-        return self.judge(positions)
+        return self.judge(positions, superchains) if self.nested else self.judge(positions)
 
     def __and__(self, other: Any) -> Rule:
         """Both rules."""
@@ -89,7 +91,7 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
     if not n > 0:
         raise ValueError(f"ess(n) needs n > 0, not {n!r}")
 
-    def judge(positions: np.ndarray) -> Verdict:
+    def judge(positions: np.ndarray, superchains: int | None = None) -> Verdict:
         from . import diagnostics
 
         if positions.shape[1] < 4:
@@ -107,13 +109,13 @@ def ess(n: float, rhat: float = 1.01) -> Rule:
         tail = _least(diagnostics.ess_tail(positions))
         if tail < n:
             return Verdict(False, f"least tail ESS {tail:.0f}", n / max(tail, 1.0))
-        worst = _greatest(diagnostics.rhat_rank(positions))
+        worst = _greatest(diagnostics.rhat_rank(positions, superchains))
         text = f"least ESS {min(bulk, tail):.0f}, largest R-hat {worst:.3f}"
         # what is computed from the coordinates, such as a group's effect, may mix a little worse than they do
         return Verdict(bool(worst <= 1.0 + MARGIN * (rhat - 1.0)), text)
 
     wanted = f"ESS >= {n:g}" + (f" and R-hat <= {rhat:g}" if np.isfinite(rhat) else "")
-    return Rule(wanted, judge, bool(np.isfinite(rhat)), {"ess": [float(n), float(rhat)]})
+    return Rule(wanted, judge, bool(np.isfinite(rhat)), {"ess": [float(n), float(rhat)]}, nested=True)
 
 
 def as_rule(rule: Any) -> Rule:
@@ -132,14 +134,14 @@ def as_rule(rule: Any) -> Rule:
 
 
 def _join(a: Rule, b: Rule, word: str, combine: Callable[..., bool]) -> Rule:
-    def judge(positions: np.ndarray) -> Verdict:
-        first, second = a(positions), b(positions)
+    def judge(positions: np.ndarray, superchains: int | None = None) -> Verdict:
+        first, second = a(positions, superchains), b(positions, superchains)
         growth = (max if combine is all else min)(first.growth, second.growth)
         return Verdict(combine((first.met, second.met)), f"{first.text}; {second.text}", growth)
 
     converged = (any if combine is all else all)((a.converged, b.converged))
     spec = None if a.spec is None or b.spec is None else {word: [a.spec, b.spec]}
-    return Rule(f"({a.name}) {word} ({b.name})", judge, converged, spec)
+    return Rule(f"({a.name}) {word} ({b.name})", judge, converged, spec, nested=True)
 
 
 def from_spec(spec: Any) -> Rule:

@@ -98,6 +98,11 @@ class Ensemble:
             lines.append(f"{dim} dimensions are many for an ensemble: expect to need draws in proportion, or use NUTS")
         return lines
 
+    @property
+    def superchains(self) -> int:
+        """Groups of chains between which nested R-hat judges."""
+        return self.ensembles
+
     def size(self, dim: int) -> int:
         """Number of walkers of an ensemble in ``dim`` dimensions.
 
@@ -120,8 +125,9 @@ class Ensemble:
     def start(self, seed: int, target: Any, init: Array | None = None) -> EnsembleCarry:
         """Find a finite starting point for each walker.
 
-        Without ``init`` walkers try U(-2, 2) and then, where the target offers one, its prior. Rows of ``init`` are
-        taken in turn, spread a little unless there is one for each walker of all ensembles.
+        Without ``init`` walkers try U(-2, 2), places near walkers that have found one and then, where the target
+        offers one, its prior. Rows of ``init`` are taken in turn, spread a little unless there is one for each walker of
+        all ensembles.
         """
         target = as_density(target)
         dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(np.asarray(init))[-1]
@@ -208,7 +214,12 @@ class Ensemble:
                 break
             for e, w in zip(*np.nonzero(~good), strict=True):
                 rng = host_rng(seed, int(e), _START if attempt < _TRIES else _PRIOR, attempt, int(w))
-                z[e, w] = rng.uniform(-2.0, 2.0, dim) if attempt < _TRIES else _prior_draw(target, rng)
+                fine = np.flatnonzero(good[e])
+                if attempt % 2 == 0 and len(fine):  # near a walker that has found a place
+                    near = z[e, rng.choice(fine)]
+                    z[e, w] = near + 0.05 * (1 + np.abs(near)) * rng.normal(size=dim)
+                else:
+                    z[e, w] = rng.uniform(-2.0, 2.0, dim) if attempt < _TRIES else _prior_draw(target, rng)
             state, _ = lanes.evaluate(kernel, z.astype(dtype), target, self._width())
             good, attempt = np.isfinite(state.log_density), attempt + 1
         if not good.all():

@@ -97,18 +97,19 @@ def quantities(fit: Any) -> Quantities:
         labels += [names[i] for i in mine]
         places += [(name, int(i)) for i in mine]
         flat = value.reshape(*value.shape[:2], -1)
-        rows += [_judge(flat[:, :, mine[i : i + PIECE]].astype(float)) for i in range(0, len(mine), PIECE)]
+        pieces = [flat[:, :, mine[i : i + PIECE]].astype(float) for i in range(0, len(mine), PIECE)]
+        rows += [_judge(piece, fit.draws.info.get("superchains")) for piece in pieces]
     numbers = np.concatenate(rows) if rows else np.zeros((0, len(COLUMNS)))
     return Quantities(fit, tuple(labels), tuple(places), numbers, total)
 
 
-def _judge(x: np.ndarray) -> np.ndarray:
+def _judge(x: np.ndarray, superchains: int | None) -> np.ndarray:
     flat = x.reshape(-1, x.shape[2])
     with np.errstate(all="ignore"):
         sd = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1], np.nan)
         sd = np.where(np.ptp(flat, axis=0) == 0, 0.0, sd)
         columns = [
             flat.mean(axis=0), sd, *np.quantile(flat, (0.05, 0.95), axis=0), diagnostics.mcse_mean(x),
-            diagnostics.ess_bulk(x), diagnostics.ess_tail(x), diagnostics.rhat_rank(x),
+            diagnostics.ess_bulk(x), diagnostics.ess_tail(x), diagnostics.rhat_rank(x, superchains),
         ]  # fmt: skip
     return np.stack([np.broadcast_to(np.asarray(c, float), x.shape[2:]) for c in columns], axis=1)
