@@ -95,13 +95,12 @@ class Moves:
         unread = [jnp.zeros(shape) for name, shape in self.summed.items() if name not in pieces]
         values = _jax.select(self.code, outputs).run(*data, *pieces.values(), *unread)
         found = dict(zip(outputs, values, strict=True))
-        shapes = {e.name: shape for e, shape in zip(self.effects, self.shapes, strict=True)}
 
-        def fitted(i: int | None, name: str) -> Array:
-            value = jnp.zeros((), found[next(iter(found))].dtype) if i is None else found[i]
-            return value.reshape(()) if value.size == 1 else value.reshape(shapes[name])
+        def fitted(i: int | None) -> Array:
+            value = jnp.zeros((), values[0].dtype) if i is None else found[i]
+            return value.reshape(()) if value.size == 1 else value
 
-        return {e.name: (fitted(e.location, e.name), fitted(e.scale, e.name)) for e in chosen}
+        return {e.name: (fitted(e.location), fitted(e.scale)) for e in chosen}
 
     def apply(
         self, data: Sequence[Array], pieces: Pieces, k: Array, t: Array

@@ -44,7 +44,7 @@ class Reader:
         """The factor and the added term of a variable, None where there is no one factor.
 
         Returns:
-            Variables ``(b, a)`` that are scalars or of the shape of ``var``; ``a`` is None where none was found.
+            Variables ``(b, a)`` that broadcast to the shape of ``var``; ``a`` is None where none was found.
         """
         products = list(self._uses(var, ()))
         if not products or any(eqn is None or eqn.primitive.name != "mul" for eqn, _, _ in products):
@@ -74,14 +74,17 @@ class Reader:
         return None if left is right else right if left is var else left
 
     def _fitting(self, atom: Any, path: tuple, var: Any) -> Any:
-        """An operand in the places of ``var``, where ``path`` has moved these about; None where it has no such form."""
+        """An operand in the places of ``var``, where ``path`` has moved these about; None where it has no such form.
+
+        It is a number or broadcasts to the shape of ``var``.
+        """
         if atom is None or _jax.is_literal(atom):
             return None
         atom = self.narrow(atom)
         if np.prod(atom.aval.shape, dtype=int) == 1:
             return atom
         for eqn in reversed(path):
-            if atom.aval.shape == eqn.invars[0].aval.shape and eqn.primitive.name not in _GATHERS:
+            if eqn.primitive.name in ("convert_element_type", "copy", "select_n"):
                 continue
             made = None if _jax.is_literal(atom) else self.made.get(atom)
             if made is None or made.primitive is not eqn.primitive or made.invars[1:] != eqn.invars[1:]:
@@ -89,7 +92,9 @@ class Reader:
             if str(made.params) != str(eqn.params):
                 return None
             atom = made.invars[0]
-        return atom if atom.aval.shape == var.aval.shape else None
+        shape = (1,) * (var.aval.ndim - atom.aval.ndim) + atom.aval.shape
+        same = len(shape) == var.aval.ndim and all(a in (1, b) for a, b in zip(shape, var.aval.shape, strict=True))
+        return atom if same else None
 
     def _added(self, product: Any, path: tuple, var: Any) -> Any:
         uses = list(self._uses(product, ()))
