@@ -10,7 +10,7 @@ from ppl.inference import load
 pytestmark = pytest.mark.standard_promotion
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "examples").glob("[a-z]*.py"))
-FAST = {"eight_schools", "linear", "logistic"}
+FAST = {"eight_schools", "linear", "logistic", "plain_function"}
 
 
 # the example predicts for a subject that is not in the data, and is told so
