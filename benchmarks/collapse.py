@@ -3,7 +3,7 @@
     python -m benchmarks.collapse [--pack PATH] [--seed 0] [--json out.json]
 
 For two posteriors of a pack (regressions) and for the models below, with data made from the seed: the largest relative
-difference of log density and gradient over random positions, and the ratio of times of one log density with its gradient,
+difference of log density and gradient over random positions, and the ratio of times of one log density with gradient,
 in a compiled loop where each needs the one before. Times are CPU seconds of the process.
 """
 

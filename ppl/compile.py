@@ -22,8 +22,8 @@ from . import _jax, arguments, costs, movable, space
 from .density import Density, Labels
 from .errors import ModelError, at
 from .host import HostCall, surfacing
-from .passes import reparameterize, reparameterize_hand
 from .passes import marginalize as sums
+from .passes import reparameterize, reparameterize_hand
 from .passes.collapse import Collapsed, collapse_terms
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes
