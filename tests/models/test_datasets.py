@@ -15,6 +15,7 @@ def test_sizes():
         "nile": 100,
         "penguins": 342,
         "sleepstudy": 180,
+        "snowshoe_hare": 68,
         "stackloss": 21,
     }
 

@@ -1,0 +1,79 @@
+"""Models with finite latent sites: their densities against enumeration and against formulas, and their posteriors."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import ppl
+from ppl.models.capture_recapture import closed_population, cormack_jolly_seber
+from ppl.models.dawid_skene import dawid_skene
+from ppl.models.hidden_markov import hidden_markov
+from tests.oracles.finite import enumerated
+
+pytestmark = pytest.mark.standard_promotion
+RNG = np.random.default_rng(9)
+ITEM, ANNOTATOR = np.array([0, 0, 0, 1, 1, 2, 3, 3]), np.array([0, 1, 2, 0, 2, 1, 0, 1])
+PROGRAMS = {
+    "hidden Markov": lambda: hidden_markov(5, 3, 0.0, 1.0).condition(y=RNG.normal(size=5)),
+    "closed population": lambda: closed_population(6, 4).condition(y=np.array([2, 1, 4, 0, 0, 0])),
+    "Cormack-Jolly-Seber": lambda: cormack_jolly_seber(np.array([0, 1, 2]), 4).condition(
+        y=np.array([[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+    ),
+    "Dawid-Skene": lambda: dawid_skene(ITEM, ANNOTATOR, 4, 3, 2).condition(y=np.array([0, 0, 1, 1, 1, 0, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_density_gradient_and_probabilities_are_those_of_enumeration(name):
+    program = PROGRAMS[name]()
+    density = ppl.compile(program)
+    z = np.random.default_rng(1).normal(size=density.dim)
+    value, gradient = jax.jit(lambda d, z: jax.value_and_grad(lambda z: d(z))(z))(density, z)
+    expected, slope, codes, terms = enumerated(program, z)
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-10, atol=1e-10)
+    weights = np.exp(terms - np.logaddexp.reduce(terms))
+    (site,) = density.compiled.summed
+    count = density.compiled.sites[site].states[1]
+    one_hot = np.eye(count)[codes.astype(int)].reshape(-1, *density.compiled.summed[site].shape, count)
+    table = density.probabilities(z)[site]
+    np.testing.assert_allclose(table, np.tensordot(weights, one_hot, 1), rtol=1e-10, atol=1e-12)
+
+
+def test_survival_is_scored_by_the_chance_of_never_being_seen_again():
+    # Animal seen last at l of T: phi^(l-f) x captures x chi(l), chi(T) = 1, chi(t) = 1 - phi + phi (1 - p) chi(t+1).
+    first, y = np.array([0, 1]), np.array([[0, 1, 0, 0], [0, 0, 0, 0]])
+    density = ppl.compile(cormack_jolly_seber(first, 4).condition(y=y))
+    phi, p = 0.7, 0.4
+    z = density.unconstrain({"phi": phi, "p": p})
+    chi = [1.0]
+    for _ in range(3):
+        chi.insert(0, 1 - phi + phi * (1 - p) * chi[0])
+    expected = np.log(phi * p * chi[1]) + np.log(chi[1]) + np.log(phi * (1 - phi)) + np.log(p * (1 - p))
+    np.testing.assert_allclose(density(z), expected, rtol=1e-8)
+
+
+def test_a_closed_population_is_scored_by_zero_inflated_binomials():
+    y = np.array([2, 1, 4, 0, 0, 0])
+    density = ppl.compile(closed_population(6, 4).condition(y=y))
+    psi, p = 0.6, 0.3
+    z = density.unconstrain({"psi": psi, "p": p})
+    zero = (y == 0) * (1 - psi)
+    expected = np.log(psi * stats.binom.pmf(y, 4, p) + zero).sum() + np.log(psi * (1 - psi) * p * (1 - p))
+    np.testing.assert_allclose(density(z), expected, rtol=1e-8)
+
+
+def test_the_hidden_chain_is_scored_by_the_forward_recursion():
+    y = RNG.normal(size=7)
+    density = ppl.compile(hidden_markov(7, 2, 0.0, 1.0).condition(y=y))
+    values = {"P": np.array([[0.8, 0.2], [0.3, 0.7]]), "low": -1.0, "gap": np.array([2.0]), "sigma": 0.8}
+    z = density.unconstrain(values)
+    emission = stats.norm.logpdf(y[:, None], [-1.0, 1.0], 0.8)
+    alpha = np.log(0.5) + emission[0]
+    for row in emission[1:]:
+        alpha = row + special.logsumexp(alpha[:, None] + np.log(values["P"]), axis=0)
+    part = density.split()[0](z)
+    np.testing.assert_allclose(density(z) - part, special.logsumexp(alpha), rtol=1e-10)
