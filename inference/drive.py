@@ -64,7 +64,8 @@ def infer(
         time_budget: Seconds after which the run stops with the draws it has.
         progress: False for silence.
         precision: ``"float32"`` or ``"float64"``; the default is double on a CPU and single elsewhere.
-        init: Starting positions (chains, dim) or (dim,) on the unconstrained scale, or ``{site: value}``.
+        init: Starting positions (chains, dim) or (dim,) on the unconstrained scale, or ``{site: value}``; or a proposal
+            over such positions, such as ``laplace(program)``, of which every chain gets a draw.
         path: A directory for the run: draws are written as they are made, every block ends with a checkpoint, and
             ``infer.resume(path)`` goes on after a crash; ``infer.open(path)`` reads it, also while it runs.
         keep: With ``path``, the sites and records whose values are stored; by default all. ``"log_likelihood"``
@@ -101,7 +102,6 @@ def infer(
         noisy.check(engine, subject.target, shard)
         kept.check(getattr(engine, "kernel", engine), subject.density)
         engine = gradients.suited(engine, subject.density)
-        engine = engine.suited(subject.target) if hasattr(engine, "suited") else engine
         if rule is not None and rule.converged and draws is None and most:
             engine = _ruled(engine, subject)
         positions = starts(subject, init, getattr(engine, "chains", None), seed)

@@ -15,8 +15,8 @@ import numpy as np
 from . import kept, noisy
 from .core import as_density, host_rng
 
-_JITTER = 77
-"""Purpose of the random numbers that spread the chains around one starting point."""
+_JITTER, _DRAWN = 77, 78
+"""Purposes of the random numbers that spread the chains around one starting point, and that draw from a proposal."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), est
     if dim is None:
         if init is None:
             raise TypeError("a plain log density needs init=, an array of shape (dim,) or (chains, dim)")
-        dim = np.shape(init)[-1]
+        dim = np.shape(_drawn(init, 1, 0) if is_proposal(init) else init)[-1]
     program = None if noisy_one is None else getattr(noisy_one, "program", None)
     return Subject(program, as_density(target, int(dim)), int(dim), estimate=noisy_one)
 
@@ -88,10 +88,13 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), est
 def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.ndarray | None:
     """Starting positions of shape (chains, dim), or None where the engine finds its own.
 
-    One point is spread a little per chain: chains that start at one point make R-hat blind.
+    One point is spread a little per chain: chains that start at one point make R-hat blind. Of a proposal each chain
+    gets a draw.
     """
     if init is None:
         return None
+    if is_proposal(init):
+        init = _drawn(init, chains or 1, seed)
     if isinstance(init, Mapping):
         init = _unconstrain(subject, init)
     init = np.asarray(init, dtype=float)
@@ -104,6 +107,20 @@ def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.nda
     if chains is not None and init.shape[0] != chains:
         raise ValueError(f"init has {init.shape[0]} rows for {chains} chains")
     return init
+
+
+def is_proposal(init: Any) -> bool:
+    """Whether starting positions are to be drawn (``core.Proposal``)."""
+    return callable(getattr(init, "sample", None)) and callable(getattr(init, "log_prob", None))
+
+
+def _drawn(proposal: Any, count: int, seed: int) -> np.ndarray:
+    """Draws of a proposal over unconstrained positions, shape (count, dim)."""
+    import jax
+
+    words = [host_rng(seed, _DRAWN, i).integers(2**32, size=2, dtype=np.uint32) for i in range(count)]
+    keys = jax.random.wrap_key_data(np.stack(words), impl="threefry2x32")
+    return np.asarray(jax.jit(jax.vmap(proposal.sample))(keys))
 
 
 def _unconstrain(subject: Subject, values: Mapping[str, Any]) -> Any:

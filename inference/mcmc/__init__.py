@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .nuts import NUTS
     from .pooled import PooledHMC
     from .proposals import GaussianProposal
+    from .preconditioned import Preconditioned
     from .pseudo_marginal import PseudoMarginal
     from .random_walk import RandomWalk
     from .sgmcmc import gradient_noise
@@ -64,6 +65,7 @@ _HOMES = {
     "Mixture": "mixture",
     "NUTS": "nuts",
     "PooledHMC": "pooled",
+    "Preconditioned": "preconditioned",
     "PseudoMarginal": "pseudo_marginal",
     "PSGLD": "sgmcmc_langevin",
     "RandomWalk": "random_walk",
@@ -101,6 +103,7 @@ __all__ = [
     "LocallyInformed",
     "Mixture",
     "PooledHMC",
+    "Preconditioned",
     "PseudoMarginal",
     "RandomWalk",
     "Slice",
