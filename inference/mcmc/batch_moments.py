@@ -72,6 +72,15 @@ class BatchMoments:
         stacked = np.stack(sums) if sums else self.sums
         return replace(self, size=size, sums=stacked, begun=begun, pieces=pieces, pending=x[full:].copy())
 
+    def chains(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances of the chains' draws in full batches, (C, d) each; without rows before there are any."""
+        count = len(self.sums) * self.size
+        if not count:
+            return np.zeros((0, len(self.centre))), np.zeros((0, len(self.centre)))
+        total = self.sums.sum(axis=0)
+        mean = total[0] / count
+        return self.centre + mean, np.maximum(total[1] / count - mean**2, 0.0)
+
     def rhat(self) -> float:
         """Greatest split R-hat of z and |z - centre| over coordinates; inf where it is not a number."""
         worst = np.max(self.rhats())

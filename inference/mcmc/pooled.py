@@ -27,6 +27,7 @@ from ..core import Array, Block, Draws, as_density, host_rng
 from . import pooled_coordinates as coordinates
 from . import pooled_plan as planning
 from . import pooled_stuck as stuck
+from . import pooled_verdict as verdict
 from . import pooled_warmup as warmup
 from .pooled_block import SIZE, Lanes, Rows
 from .pooled_coordinates import Coordinates
@@ -168,7 +169,7 @@ class PooledHMC:
             "engine": "PooledHMC",
             "plan": self.plan(target),
             "log": list(carry.log),
-            "warnings": [*carry.warnings, *planning.advice(self, carry, getattr(target, "labels", None))],
+            "warnings": [*carry.warnings, *verdict.advice(self, carry, getattr(target, "labels", None))],
             "finished": carry.done,
             "step_size": math.exp(carry.log_step),
             "trajectory_length": carry.length,
@@ -176,6 +177,7 @@ class PooledHMC:
             "leapfrogs_per_independent_draw": carry.fit if math.isfinite(carry.fit) else None,
             "warmup_draws": carry.iteration,
             "restarts": carry.restarts,
+            "regions": [dict(region) for region in carry.regions],
             "divergences": carry.divergences,
             "split_rhat": carry.rhat,
             **coordinates.facts(carry, target),
@@ -249,7 +251,9 @@ class PooledHMC:
         assert carry.moments is not None  # noqa: S101
         rhat = carry.moments.rhat()
         if rhat <= self.rhat or carry.goal >= self.max_draws:
-            return replace(carry, rhat=rhat, done=True, moments=None)
+            carry = replace(carry, rhat=rhat)
+            apart = verdict.judged(carry, block.stats["lp"].mean(axis=1))
+            return replace(carry, regions=apart, done=True, moments=None)
         goal = min(self.max_draws, math.ceil(1.5 * carry.goal))
         line = f"{carry.drawn} draws: split R-hat {rhat:.4g} > {self.rhat}, going on to {goal}"
         return replace(carry, rhat=rhat, goal=goal, log=[*carry.log, line])

@@ -1,22 +1,19 @@
-"""What pooled HMC decides before it runs, from the target alone, and what it advises afterwards.
+"""What pooled HMC decides before it runs, from the target alone.
 
 Decisions look at the density's cost and never at the machine's load, so machines cannot change draws.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from ..adapt import kinds
 from ..devices import current, threads
 from . import pooled_coordinates as coordinates
-from . import pooled_warmup as warmup
 from .pooled_block import precision
 
 if TYPE_CHECKING:
     from .pooled import PooledHMC
-    from .pooled_warmup import Carry
 
 CHAINS, SMALL = 16, 8000
 """Chains, and the array elements of an evaluation up to which twice as many take little longer."""
@@ -118,30 +115,6 @@ def simpler(engine: PooledHMC, target: Any) -> float:
 def quick(engine: PooledHMC, target: Any) -> bool:
     """Whether to favour a short compilation, by the density's cost alone: the choice changes roundings."""
     return int(getattr(target, "work", None) or _LONG) * chains(engine, target)[0] < _LONG
-
-
-def advice(engine: PooledHMC, carry: Carry, labels: Any) -> list[str]:
-    """What a user should be told about the run; coordinates by name where the target has labels."""
-    out = []
-    if carry.done and carry.rhat is not None and carry.rhat > max(engine.rhat, 1.01):
-        out.append(f"split R-hat is {carry.rhat:.4g} after {carry.goal} draws per chain: not converged")
-    if carry.divergences:
-        total = carry.drawn * len(carry.state)
-        out.append(f"{carry.divergences} of {total} trajectories diverged while sampling: high curvature somewhere")
-    fit = carry.fit / warmup.noise(carry) ** 2
-    if math.isfinite(fit) and fit > 8.0:
-        out.append(
-            f"{fit:.3g} leapfrogs per independent draw after learning the metric: the scale depends on the "
-            "position; reparametrise, or use NUTS"
-        )
-    name = (lambda i: str(labels[i])) if labels is not None else (lambda i: f"z[{i}]")
-    for scale, members in carry.scales.items():
-        shown = ", ".join(name(j) for j in members[:3]) + (", ..." if len(members) > 3 else "")
-        out.append(
-            f"{name(int(scale))} acts as a log scale of {len(members)} coordinates ({shown}): a funnel; write them "
-            "as location + scale * a standard variable"
-        )
-    return out
 
 
 def dimension(target: Any) -> int:

@@ -6,7 +6,6 @@ All rules look at a window or a spell of trajectories and say what is seen; ``po
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,12 +23,14 @@ class Watch:
         sticky: Spells of the current period with mean acceptance below ``STICKY``.
         halvings: How often the step size was halved.
         before: Sticky spells of the period that led to the last halving, while its effect is not known; else 0.
+        last: Sticky spells of the last whole period.
     """
 
     sums: np.ndarray
     sticky: int = 0
     halvings: int = 0
     before: int = 0
+    last: int = 0
 
 
 def watched(watch: Watch, acceptance: np.ndarray, index: int) -> tuple[Watch, int]:
@@ -56,12 +57,22 @@ def watched(watch: Watch, acceptance: np.ndarray, index: int) -> tuple[Watch, in
     sticky = watch.sticky + int((sums / SPELL < STICKY).sum())
     if index % PERIOD:
         return replace(watch, sums=np.zeros_like(sums), sticky=sticky), 0
-    empty = Watch(np.zeros_like(sums), 0, watch.halvings)
+    empty = Watch(np.zeros_like(sums), 0, watch.halvings, last=sticky)
     if watch.before and 2 * sticky > watch.before:
         return replace(empty, halvings=HALVINGS), 1
-    if sticky > max(1, 0.01 * len(sums) * (PERIOD // SPELL)) and watch.halvings < HALVINGS:
+    if often(sticky, len(sums)) and watch.halvings < HALVINGS:
         return replace(empty, halvings=watch.halvings + 1, before=sticky), -1
     return empty, 0
+
+
+def often(sticky: int, chains: int) -> bool:
+    """Whether so many sticky spells in a period are more than one in a hundred.
+
+    Example:
+        >>> often(1, 16), often(2, 16), often(5, 64)
+        (False, True, False)
+    """
+    return sticky > max(1, 0.01 * chains * (PERIOD // SPELL))
 
 
 def first_step(dim: int) -> float:
@@ -104,19 +115,26 @@ def stuck_chains(kept: Rows, crude: bool = False) -> tuple[np.ndarray, np.ndarra
 
         g > 10 + 3 sqrt(d) + min(max(v, 0), 2 d),
 
-    where 3 sqrt(d) allows for the spread of window means (the log density has standard deviation sqrt(d / 2)).
+    where 3 sqrt(d) allows for the spread of window means (the log density has standard deviation sqrt(d / 2)). The
+    bound 2 d is for chains that travel, whose volume means nothing: where the mean log density of the two halves of
+    the window differs by less than 1 + 3 sqrt(d / 2), v counts in full.
 
     Args:
         kept: The window's rows.
-        crude: Use g > 30 + 2 d instead, while chains are still on their way.
+        crude: While chains are still on their way, g > 30 + 2 d is also needed.
     """
     still = kept.acceptance().mean(axis=0) < 0.02
     heights = kept.log_density.mean(axis=0)
     heights_of_moving = np.where(still, -np.inf, heights)
     best = int(np.argmax(heights_of_moving))
-    margin: Any = 30.0 + 2.0 * kept.dim
-    if not crude:
-        spread = np.log(kept.positions.var(axis=0) + 1e-300)
-        volume = 0.5 * np.maximum(spread - spread[best], 0.0).sum(axis=-1)
-        margin = np.minimum(margin, 10.0 + 3.0 * np.sqrt(kept.dim) + np.minimum(volume, 2.0 * kept.dim))
+    generous = 30.0 + 2.0 * kept.dim
+    spread = np.log(kept.positions.var(axis=0) + 1e-300)
+    volume = 0.5 * np.maximum(spread - spread[best], 0.0).sum(axis=-1)
+    half = len(kept.log_density) // 2
+    trend = kept.log_density[-half:].mean(axis=0) - kept.log_density[:half].mean(axis=0) if half else np.inf
+    settled = np.abs(trend) < 1.0 + 3.0 * np.sqrt(kept.dim / 2)
+    least = 10.0 + 3.0 * np.sqrt(kept.dim)
+    margin = np.where(settled, least + volume, np.minimum(generous, least + np.minimum(volume, 2.0 * kept.dim)))
+    if crude:
+        margin = np.maximum(margin, generous)
     return still | (heights < heights_of_moving[best] - margin), still

@@ -12,6 +12,7 @@ Reference: Marchenko and Pastur (1967) for the noise; Robbins and Monro (1951) f
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Carry:
         coordinates: Parameters k and t of hierarchical effects (``pooled_coordinates``), shape (2, effects); None
             where positions are in the model's own coordinates.
         moments: Batch sums of the draws, None before sampling.
+        regions: Separate regions that the chains explored (``pooled_verdict.regions``).
         scales: Coordinates that act as log scales of others, by their index as text (``log_scales``).
         log: What happened, line by line.
         warnings: What a user should be told.
@@ -89,6 +91,7 @@ class Carry:
     rhat: float | None = None
     moments: BatchMoments | None = None
     coordinates: np.ndarray | None = None
+    regions: list[dict[str, Any]] = field(default_factory=list)
     scales: dict[str, list[int]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -176,8 +179,9 @@ def end_window(carry: Carry, restart: bool, simpler: float = 0.0) -> Carry:
     trajectory = carry.length
     if carry.window >= 1:
         trajectory = LENGTH * float(np.clip(np.sqrt(fit.draws_top) / noise(carry, fit.count), 1.0, 3.0))
-    state, restarts = carry.state, 0
+    state, restarts, told = carry.state, 0, []
     if restart and stuck.any():
+        told = left(carry, kept, stuck & ~still, height)
         restarts = int(stuck.sum())
         source = host_rng(carry.seed, RESTART, carry.window).choice(np.flatnonzero(good), restarts)
         state = state.copy()
@@ -199,8 +203,20 @@ def end_window(carry: Carry, restart: bool, simpler: float = 0.0) -> Carry:
         height=height,
         scales=scales,
         log=[*carry.log, line],
+        warnings=[*carry.warnings, *told],
     )
     return _advance(learnt, settled)
+
+
+def left(carry: Carry, kept: Rows, low: np.ndarray, height: float) -> list[str]:
+    """What a user is told of chains in a mode of small mass that are overwritten once others have settled."""
+    if carry.window < 2 or not low.any():
+        return []
+    gap = height - float(kept.log_density[:, low].mean())
+    return [
+        f"window {carry.window + 1}: {int(low.sum())} chains explored a region {gap:.3g} nats below the others, of "
+        "negligible mass by height and width, and were restarted elsewhere; restart=False keeps them"
+    ]
 
 
 def choose_kind(
