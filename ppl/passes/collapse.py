@@ -134,14 +134,15 @@ def _look(code: Any, inputs: int, rows: Rows | None) -> _Found | None:
     if not late or not floating or var in early or longest < FEWEST or costs.price(code) < WORTH:
         return None
     reader: list[Reader] = []
+    totals: list[Any] = []
 
     def read(*args: Array) -> Array:
         own = args if rows is None else (*args[:inputs], *args[inputs + 2 :])
         reader[:] = [Reader(code, inputs, own, longest)]
         if rows is not None:
             reader[0].repeat(rows.roots, *args[inputs : inputs + 2])
-        total = reader[0].total()
-        return jnp.zeros((), var.aval.dtype) if total is None else total
+        totals[:] = [reader[0].total()]
+        return jnp.zeros((), var.aval.dtype) if totals[0] is None else totals[0]
 
     invars = code.jaxpr.invars[offset:]
     args = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in invars]
@@ -150,6 +151,8 @@ def _look(code: Any, inputs: int, rows: Rows | None) -> _Found | None:
     asked = tuple(sorted(reader[0].asked or ()))
     if not isinstance(traced, _jax.Code):
         return None
+    if totals[0] is None:
+        return _Found(None, "", asked, longest)
     traced = _jax.select(traced, [0])
     old, new = _price(code, inputs), _price(traced, inputs + 2 * (rows is not None))
     good = new < RATIO * old and old - new > WORTH
