@@ -103,12 +103,12 @@ class Chains:
 
     def plan(self, target: Any) -> list[str]:
         """Say what will be done and why."""
-        width, names = self._width(), [type(a).__name__ for a in self._adapters()]
+        width, names = self._width(), composite.adapter_names(self._adapters())
         count = self.lane_count(target)
         metric = "dense" if getattr(self.kernel, "dense", False) else "diagonal"
         backend = current().platform
         lines = [
-            f"{type(self.kernel).__name__}: {self.chains} chains x ({self.warmup} warm-up + {self.draws} draws)",
+            f"{composite.describe(self.kernel)}: {self.chains} chains x ({self.warmup} warm-up + {self.draws} draws)",
             f"{count} lanes of {width}, {current().workers(count, _threads())} at once on {backend}: "
             + ("lockstep gains nothing where one chain fills a core" if width == 1 else "lockstep fills a wide device"),
         ]

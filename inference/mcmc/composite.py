@@ -108,6 +108,16 @@ def adapters(kernel: Any) -> tuple[Any, ...]:
     return tuple(Within(i, a, each) for i, part in enumerate(kernel.kernels) for a in default_for(part))
 
 
+def adapter_names(found: Iterable[Any]) -> list[str]:
+    """Names of adapters, those of parts once each."""
+    names: dict[str, None] = {}
+    for adapter in found:
+        while hasattr(adapter, "part"):
+            adapter = adapter.adapter
+        names[type(adapter).__name__] = None
+    return list(names)
+
+
 def is_composite(kernel: Any) -> bool:
     """Whether a kernel is made of others."""
     return hasattr(kernel, "kernels") and hasattr(kernel, "with_part")
@@ -239,6 +249,23 @@ def titles(kernels: Iterable[Any]) -> tuple[str, ...]:
         count = sum(known == name or known.startswith(f"{name}_") for known in found)
         found.append(f"{name}_{count + 1}" if count else name)
     return tuple(found)
+
+
+def describe(kernel: Any) -> str:
+    """A kernel in words, for the plan of a run.
+
+    Example:
+        >>> from ppl.inference.mcmc import HMC, Block, Cycle, RandomWalk
+        >>> describe(Cycle(Block("mu", HMC()), Block("theta", RandomWalk(), each="school")))
+        'Cycle(mu by HMC, theta in each school by RandomWalk)'
+    """
+    if not is_composite(kernel):
+        return type(kernel).__name__
+    inner = ", ".join(describe(part) for part in kernel.kernels)
+    if not hasattr(kernel, "names"):
+        return f"{type(kernel).__name__}({inner})"
+    each = f" in each {kernel.each}" if kernel.each else ""
+    return f"{kernel.title}{each} by {inner}"
 
 
 def covered(kernel: Any, density: Any, dim: int) -> np.ndarray:
