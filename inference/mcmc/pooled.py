@@ -146,17 +146,14 @@ class PooledHMC:
             return replace(self, chains=len(carry.state)).advance(carry, target, n)
         target = as_density(target)
         here = coordinates.at(carry, target)
-        lanes = self._lanes(target, target if here is None else here.density())
+        density, quick = target if here is None else here.density(), planning.quick(self, target)
+        lanes = Lanes(density, planning.lanes(self, target)[0], os.cpu_count() or 1, quick)
         if carry.stage == "start":
             with coordinates.explained(here):
                 return self._begin(carry, target, lanes, here)
         if carry.stage == "sampling":
             return self._sample(carry, lanes, n, here)
         return self._warm_up(carry, lanes, n, here, planning.simpler(self, target))
-
-    def _lanes(self, target: Any, density: Any) -> Lanes:
-        """Lanes for a density, which is the target or the same in other coordinates."""
-        return Lanes(density, planning.lanes(self, target)[0], os.cpu_count() or 1, planning.quick(self, target))
 
     def finish(self, carry: Carry, blocks: list[Block], target: Any) -> Draws:
         """Concatenate the sampling blocks; keep the warm-up and the facts of the run."""
@@ -227,7 +224,7 @@ class PooledHMC:
         if left == len(rows.values):
             if carry.stage == "window":
                 if here is not None:
-                    carry = coordinates.relearn(carry, here, lambda density: self._lanes(here.movable.density, density))
+                    carry = coordinates.relearn(carry, here, lanes)
                 carry = warmup.end_window(carry, self.restart, simpler)
             else:
                 carry = warmup.end_step_stage(carry)

@@ -176,6 +176,10 @@ class Lanes:
         self.target = next(iter(self.targets.values()))
         self.lanes, self.threads, self.dtype = lanes, threads, precision()
 
+    def over(self, target: Any) -> Lanes:
+        """The same lanes for another density of the same structure."""
+        return Lanes(target, self.lanes, self.threads, self.block is quick_block)
+
     def run(
         self,
         state: np.ndarray,

@@ -8,7 +8,7 @@ metric go over to the new coordinates, and all that leaves the engine is in z.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -162,13 +162,13 @@ def centred(carry: Carry, block: Block) -> Carry:
     return replace(carry, moments=replace(carry.moments, centre=block.positions.mean(axis=(0, 1), dtype=np.float64)))
 
 
-def relearn(carry: Carry, here: Coordinates, lanes: Callable[[Any], Lanes]) -> Carry:
+def relearn(carry: Carry, here: Coordinates, lanes: Lanes) -> Carry:
     """Learn coordinates from a finished window and go over to them.
 
     Args:
         carry: With the rows of the window, in the coordinates at hand.
         here: The coordinates at hand.
-        lanes: Makes the lanes of a density.
+        lanes: The lanes of its density.
 
     Returns:
         The carry, in the same coordinates where nothing can be learned or the new ones are close to them.
@@ -185,7 +185,7 @@ def relearn(carry: Carry, here: Coordinates, lanes: Callable[[Any], Lanes]) -> C
     e = kappa.standardised(kept.positions[..., columns], m, s, here.values)
     gradients = kept.gradients[..., columns] * np.sqrt(q / here.movable.information)
     flat = [np.where(np.isfinite(v), v, 0.0)[:, good].reshape(-1, len(columns)) for v in (e, gradients, m, s)]
-    values = kappa.learn(*flat, groups=here.movable.groups)
+    values = kappa.learn(flat[0], flat[1], flat[2], flat[3], here.movable.groups)
     change = kappa.apart(here.values, values, flat[2], flat[3])
     spread = values[0] * np.median(flat[3] ** 2, axis=0)
     line = f"window {carry.window + 1}: information of the data on {here.names()}, over that of the prior, "
@@ -194,7 +194,7 @@ def relearn(carry: Carry, here: Coordinates, lanes: Callable[[Any], Lanes]) -> C
     if change < CLOSE:
         return carry
     there = Coordinates(here.movable, values, here.chains)
-    return _gone_over(carry, here, there, kept, good, lanes(there.density()))
+    return _gone_over(carry, here, there, kept, good, lanes.over(there.density()))
 
 
 def _gone_over(
