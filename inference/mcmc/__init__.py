@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .barker import Barker
     from .block import Block
     from .chains import Chains
+    from .chees import ChEES
     from .cycle import Cycle
     from .differential import DifferentialEvolution
     from .elliptical import EllipticalSlice
@@ -45,6 +46,7 @@ _HOMES = {
     "Barker": "barker",
     "Block": "block",
     "Chains": "chains",
+    "ChEES": "chees",
     "control_variates": "sgmcmc_control",
     "Cycle": "cycle",
     "Cyclical": "sgmcmc_cyclical",
@@ -89,6 +91,7 @@ __all__ = [
     "SGLD",
     "Barker",
     "Block",
+    "ChEES",
     "Chains",
     "Cycle",
     "Cyclical",
