@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .mixture import Mixture
     from .nuts import NUTS
     from .pooled import PooledHMC
-    from .proposals import GaussianProposal
     from .preconditioned import Preconditioned
+    from .proposals import GaussianProposal
     from .pseudo_marginal import PseudoMarginal
     from .random_walk import RandomWalk
     from .sgmcmc import gradient_noise
@@ -91,8 +91,8 @@ __all__ = [
     "SGLD",
     "Barker",
     "Block",
-    "ChEES",
     "Chains",
+    "ChEES",
     "Cycle",
     "Cyclical",
     "DifferentialEvolution",
