@@ -80,11 +80,14 @@ def generated(fit: Any, positions: np.ndarray, keys: np.ndarray | None = None) -
     """
     if not hasattr(fit.density, "generated"):
         return {"z": positions}
+    return in_order(fit, over_draws(fit.density, "generated", positions, _keys(fit, positions, keys)))
+
+
+def _keys(fit: Any, positions: np.ndarray, keys: np.ndarray | None = None) -> np.ndarray | None:
+    """Numbers that tell draws apart, None where nothing is drawn given a position."""
     if not getattr(getattr(fit.density, "compiled", None), "summed", None):
-        keys = None
-    elif keys is None:
-        keys = draw_keys(fit.manifest.get("seed"), *positions.shape[:2])
-    return in_order(fit, over_draws(fit.density, "generated", positions, keys))
+        return None
+    return draw_keys(fit.manifest.get("seed"), *positions.shape[:2]) if keys is None else keys
 
 
 def draw_keys(seed: Any, chains: int, draws: int, first: int = 0) -> np.ndarray:
@@ -100,7 +103,8 @@ def draw_keys(seed: Any, chains: int, draws: int, first: int = 0) -> np.ndarray:
 
 def factors(fit: Any, group: str, positions: np.ndarray) -> Arrays:
     """Pointwise log likelihood, or log prior by site, at positions of shape (chains, draws, dim)."""
-    return in_order(fit, over_draws(fit.density, _METHODS[group], positions))
+    keys = _keys(fit, positions) if group == "log_prior" else None
+    return in_order(fit, over_draws(fit.density, _METHODS[group], positions, keys))
 
 
 def in_order(source: Any, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,6 +180,12 @@ def pad(density: Any, size: int, rows: int) -> Padded:
         >>> bool(np.isclose(pad(density, 5, 8)(np.ones(1)), density(np.ones(1)), rtol=1e-12))
         True
     """
+    if density.compiled.summed:
+        raise ValueError(
+            f"{size} rows are no multiple of the number of devices, and the sum over "
+            f"{', '.join(density.compiled.summed)} cannot leave out rows that are added; choose a number of devices "
+            "that divides the rows"
+        )
     more = partial(_repeated, size=size, rows=rows)
     with jax.enable_x64(density.compiled.x64):
         try:

@@ -228,9 +228,9 @@ class Density:
         outputs = tuple(self.compiled.likelihood)
         return summed.pointwise(self, z) if summed.needed(self.compiled, outputs) else self._evaluated(z, outputs)
 
-    def log_prior(self, z: Array) -> dict[str, Array]:
-        """Log prior of each latent site, summed over its elements, without log-determinant."""
-        return {name: jnp.sum(value) for name, value in self._evaluated(z, tuple(self.compiled.prior)).items()}
+    def log_prior(self, z: Array, key: Array | None = None) -> dict[str, Array]:
+        """Log prior of each latent site, summed over elements, without log-determinant; ``key`` as of ``generated``."""
+        return {name: jnp.sum(value) for name, value in self._evaluated(z, tuple(self.compiled.prior), key).items()}
 
     def unconstrain(self, values: dict[str, Array]) -> Array:
         """The flat vector at which the latent sites have the given values; inverse of ``constrain``."""

@@ -64,6 +64,30 @@ def pointwise(density: Any, z: Array) -> dict[str, Array]:
     return _called(density, z, _predicted, _predict)
 
 
+def without(density: Any, places: Any, index: Array, z: Array) -> Array:
+    """The log density without the elements of log factors whose place is ``index``, up to a constant.
+
+    Args:
+        density: The density.
+        places: By site, a whole number for every element of its log factor.
+        index: The number whose elements do not count.
+        z: Position.
+    """
+    compiled = density.compiled
+
+    def kept(output: int, value: Array) -> Array:
+        channel, name = compiled.names[output]
+        if channel != "factor" or name not in places:
+            return value
+        return jnp.where(places[name] == index, jnp.zeros((), value.dtype), value)
+
+    total = compiled.sums.solve(inputs(density, z), edit=kept)[0].astype(z.dtype)
+    direct = tuple(compiled.sums.direct)
+    for output, value in zip(direct, compiled.evaluate(direct, density.data, z).values(), strict=True):
+        total = total + jnp.sum(kept(output, value)).astype(z.dtype)
+    return total
+
+
 def _called(density: Any, z: Array, function: Any, compiled: Any, *others: Any) -> dict[str, Array]:
     """Run a function, compiled where nothing is traced."""
     density._check(z)

@@ -26,7 +26,7 @@ from ..chunks import in_chunks
 from ..compiling import jit_quick
 from .moment_match import match_moments
 from .psis import log_sum, smooth, threshold
-from .units import Units, choose_units, likelihood_of
+from .units import Units, choose_units, joint_log_likelihood, likelihood_of, together
 
 METHODS = ("auto", "psis", "moment_match", "refit")
 
@@ -212,7 +212,7 @@ def relative_efficiency(fit: Any) -> float:
     if chains == 1 or draws < 4:
         return 1.0
     sizes = np.concatenate([np.atleast_1d(diagnostics.ess_mean(v)) for v in arrays])
-    return float(sizes.mean() / (chains * draws))
+    return float(sizes[np.isfinite(sizes)].mean() / (chains * draws))  # a code that never changes has none
 
 
 def pointwise_log_likelihood(fit: Any, units: Units) -> np.ndarray:
@@ -221,9 +221,14 @@ def pointwise_log_likelihood(fit: Any, units: Units) -> np.ndarray:
     Raises:
         ValueError: If one is NaN or infinite, with its label.
     """
-    data = fit.dataset("log_likelihood")
-    arrays = {name: np.asarray(data[name].values, np.float64) for name in units.sites}
-    total = units.total(arrays).reshape(-1, units.count)
+    if units.several and together(fit.density, units.sites):
+        positions = np.asarray(fit.draws.positions)
+        total = joint_log_likelihood(fit.density, units, positions.reshape(-1, positions.shape[-1])).astype(np.float64)
+    else:
+        _refuse_unknown(fit, units)
+        data = fit.dataset("log_likelihood")
+        arrays = {name: np.asarray(data[name].values, np.float64) for name in units.sites}
+        total = units.total(arrays).reshape(-1, units.count)
     wrong = ~np.isfinite(total)
     if wrong.any():
         draw, place = (int(x) for x in np.argwhere(wrong)[0])
@@ -233,6 +238,18 @@ def pointwise_log_likelihood(fit: Any, units: Units) -> np.ndarray:
             "that observation the posterior is not a reweighting of these draws. Look at the model's support there."
         )
     return total
+
+
+def _refuse_unknown(fit: Any, units: Units) -> None:
+    """Elements of a unit may share a site that was summed out, which only the program can tell."""
+    from ppl import ModelError
+
+    plan = fit.manifest.get("plan") or ()
+    if units.several and fit.density is None and any("summed exactly" in line for line in plan):
+        raise ModelError(
+            "to leave out several elements at once, whose finite sites are summed out, takes the program: "
+            "load(path, program=...)"
+        )
 
 
 def _by_importance(fit: Any, units: Units) -> Work:
@@ -253,7 +270,7 @@ def _by_importance(fit: Any, units: Units) -> Work:
 
 def _improve(work: Work, fit: Any, method: str, engine: Any, seed: int) -> None:
     positions = np.asarray(fit.draws.positions)
-    if method in ("moment_match", "auto"):
+    if method in ("moment_match", "auto") and not getattr(fit.density, "finite", ()):  # codes cannot be moved so
         _match(work, fit.density, positions)
     bad = work.bad()
     if method == "refit" or (method == "auto" and len(bad) <= MOST_REFITS):

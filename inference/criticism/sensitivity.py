@@ -24,6 +24,7 @@ import numpy as np
 
 from ..summary import choose, element_labels
 from .psis import smooth, threshold
+from .units import Units, joint_log_likelihood, together
 
 Array = np.ndarray
 
@@ -106,7 +107,8 @@ def top_level(fit: Any) -> list[str] | None:
         above = [p for p in parents.get(name, ()) if p not in seen]
         return any(sites[p].kind == "latent" or depends(p, seen | {name}) for p in above if p in sites)
 
-    return [name for name, site in sites.items() if site.kind == "latent" and not depends(name)]
+    summed = getattr(getattr(fit.density, "compiled", None), "summed", None) or {}
+    return [n for n, site in sites.items() if site.kind == "latent" and n not in summed and not depends(n)]
 
 
 def sensitivity(draws: Array, component: Array, delta: float = 0.01) -> tuple[Array, float]:
@@ -184,6 +186,11 @@ def _component(fit: Any, group: str, names: Iterable[str] | None) -> tuple[list[
     sites = choose([str(name) for name in data.data_vars], names)
     arrays = [np.asarray(data[name].values, np.float64) for name in sites]
     total = np.sum([a.reshape(*a.shape[:2], -1).sum(-1) for a in arrays], axis=0).reshape(-1)
+    if group == "log_likelihood" and together(fit.density, sites):  # of elements that share sites that are summed out
+        whole = Units({n: np.zeros(data[n].shape[2:], np.int32) for n in sites}, (), (1,), {}, np.ones(1, bool))
+        positions = np.asarray(fit.draws.positions)
+        joint = joint_log_likelihood(fit.density, whole, positions.reshape(-1, positions.shape[-1]))
+        total = joint[:, 0].astype(np.float64)
     if not np.isfinite(total).all():
         raise ModelError(f"the {group.replace('_', ' ')} of {', '.join(sites)} is not finite at some draws")
     return sites, total

@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..chunks import tidy_of
+from ppl import summed
+
+from ..chunks import in_chunks, tidy_of
+from ..compiling import jit_quick
 
 Array = Any
 
@@ -43,6 +47,11 @@ class Units:
     def sites(self) -> tuple[str, ...]:
         """Names of the observed sites that are left out together."""
         return tuple(self.numbers)
+
+    @property
+    def several(self) -> bool:
+        """Whether a unit has more than one element."""
+        return sum(numbers.size for numbers in self.numbers.values()) > self.count
 
     @property
     def count(self) -> int:
@@ -193,8 +202,29 @@ def _names(dims: Iterable[str]) -> str:
     return ", ".join(map(repr, dims)) or "none"
 
 
+def together(density: Any, sites: Iterable[str]) -> bool:
+    """Whether elements of observed sites may depend on each other, through sites that are summed out."""
+    compiled = getattr(density, "compiled", None)
+    if not getattr(compiled, "summed", None):
+        return False
+    return summed.needed(compiled, tuple(compiled.find("factor", sites=set(sites))))
+
+
+def joint_log_likelihood(density: Any, units: Units, positions: np.ndarray) -> np.ndarray:
+    """The log densities log p(unit | other units) of every unit at positions (draws, dim), shape (draws, units)."""
+    places, work = units.places(density), 8 * units.count * int(density.work)
+    return in_chunks(partial(_joint, density, places, np.arange(units.count, dtype=np.int32)), positions, work)
+
+
+@jit_quick
+def _joint(density: Any, places: dict[str, Array], numbers: Array, positions: Array) -> Array:
+    return jax.lax.map(lambda z: jax.vmap(lambda i: likelihood_of(density, places, i, z))(numbers), positions)
+
+
 def likelihood_of(density: Any, places: Mapping[str, Array], index: Array, z: Array) -> Array:
-    """Log likelihood of one unit at a position."""
+    """Log likelihood of one unit at a position; where sites are summed out, given the data of the other units."""
+    if together(density, places):
+        return density(z) - summed.without(density, places, index, z)
     factors = density.pointwise(z)
     total = jnp.zeros((), z.dtype)
     for site, place in places.items():
@@ -222,6 +252,8 @@ class LeaveOut:
     def __call__(self, z: Array) -> Array:
         """Log density at ``z`` up to a constant, with the unit's factors switched off rather than subtracted."""
         compiled = self.density.compiled
+        if compiled.summed:
+            return summed.without(self.density, self.places, self.index, z)
         terms = compiled.evaluate(tuple(compiled.terms), self.density.data, z)
         total = jnp.zeros((), z.dtype)
         for (channel, name), value in terms.items():
@@ -244,6 +276,21 @@ class LeaveOut:
     def labels(self) -> list[str]:
         """Names of the entries of the unconstrained vector."""
         return self.density.labels
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """Places of the latent sites in the unconstrained vector."""
+        return self.density.layout
+
+    @property
+    def finite(self) -> tuple[int, ...]:
+        """Numbers of states of the last entries of the vector, which are codes of finite sites."""
+        return self.density.finite
+
+    @property
+    def continuous(self) -> int:
+        """Number of entries of the vector that are real."""
+        return self.density.continuous
 
 
 jax.tree_util.register_dataclass(LeaveOut, data_fields=["density", "index", "places"], meta_fields=[])

@@ -191,13 +191,14 @@ class Sums:
     # ------------------------------------------------------------------------------------------ factors
 
     def solve(
-        self, inputs: Sequence[Array], outputs: Sequence[int] | None = None
+        self, inputs: Sequence[Array], outputs: Sequence[int] | None = None, edit: Any = None
     ) -> tuple[Array, list[elimination.Step], list[Any], dict[int, Piece]]:
         """The log sum at given data, fixed values and positions.
 
         Args:
             inputs: These.
             outputs: Only these terms.
+            edit: From an output and its values at all codes, which stand in front of its axes, to other values.
 
         Returns:
             The sum, the steps, where each factor went, and the piece that each factor is, by the factor's identity.
@@ -208,6 +209,8 @@ class Sums:
             if outputs is not None:
                 group = group.only(outputs)
             for number, table in group.tables(inputs):
+                if edit is not None:
+                    table = edit(self.outputs[number], table)
                 for factor, piece in self._factors(group.pattern, number, table, tokens):
                     factors.append(factor)
                     pieces[id(factor)] = piece

@@ -8,12 +8,19 @@ import pytest
 from scipy import special, stats
 
 import ppl
+from ppl.inference import diagnostics, infer, mcmc
 from ppl.models.capture_recapture import closed_population, cormack_jolly_seber
 from ppl.models.dawid_skene import dawid_skene
 from ppl.models.hidden_markov import hidden_markov
 from tests.oracles.finite import enumerated
 
 pytestmark = pytest.mark.standard_promotion
+GIBBS = {
+    "hidden Markov": lambda: hidden_markov(12, 2, 0.0, 1.0).condition(y=np.repeat([-1.2, 1.0, -0.9], 4)),
+    "closed population": lambda: closed_population(12, 5).condition(y=np.array([2, 1, 4, 1, 1, 3, 0, 0, 0, 0, 0, 0])),
+    "Cormack-Jolly-Seber": lambda: PROGRAMS["Cormack-Jolly-Seber"](),
+    "Dawid-Skene": lambda: PROGRAMS["Dawid-Skene"](),
+}
 RNG = np.random.default_rng(9)
 ITEM, ANNOTATOR = np.array([0, 0, 0, 1, 1, 2, 3, 3]), np.array([0, 1, 2, 0, 2, 1, 0, 1])
 PROGRAMS = {
@@ -77,3 +84,27 @@ def test_the_hidden_chain_is_scored_by_the_forward_recursion():
         alpha = row + special.logsumexp(alpha[:, None] + np.log(values["P"]), axis=0)
     part = density.split()[0](z)
     np.testing.assert_allclose(density(z) - part, special.logsumexp(alpha), rtol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIBBS)
+def test_the_summed_posterior_is_that_of_gibbs_steps_on_the_unsummed_model(name):
+    # |z| < 4.5 for at most 40 means a model, standard errors by batch means of both: false alarm below 1e-3.
+    program = GIBBS[name]()
+    density = ppl.compile(program)
+    (site,) = density.compiled.summed
+    real = tuple(density.layout)
+    summed = infer(program, mcmc.PooledHMC(chains=8, draws=1000, max_draws=1000), seed=3, progress=False)
+    kernel = mcmc.Cycle(mcmc.Block(site, mcmc.Gibbs()), mcmc.Block(real, mcmc.HMC()))
+    gibbs = infer(program, mcmc.Chains(kernel, chains=8, warmup=500, draws=4000), seed=4, progress=False)
+    assert gibbs.density.finite and not summed.density.finite
+    for label, ours, theirs in [
+        *((n, summed.values[n], gibbs.values[n]) for n in real),
+        (site, summed.values[site], gibbs.values[site]),
+        (f"{site} by probabilities", summed.probabilities(site, draws=True)[..., 1], gibbs.values[site] == 1),
+    ]:
+        x, y = (np.asarray(v, float).reshape(*v.shape[:2], -1) for v in (ours, theirs))
+        spread = np.concatenate([x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])]).std(0)
+        error = np.hypot(*(np.nan_to_num(diagnostics.mcse_mean(v)) for v in (x, y))) + 1e-3 * spread + 1e-9
+        z = (x.mean((0, 1)) - y.mean((0, 1))) / error
+        assert np.abs(z).max() < 4.5, (label, z)
