@@ -50,6 +50,7 @@ def infer(
     thin: int = 1,
     devices: Any = None,
     shard: Any = None,
+    collapse: bool = True,
 ) -> Fit:
     """Draw from the posterior of a program, or from a log density.
 
@@ -74,6 +75,8 @@ def infer(
         devices: On how many devices, or on which, lanes of chains run; by default on all devices of an accelerator's
             kind, and on one CPU. Draws do not depend on it.
         shard: True, or the name of a plate, to lay out the data over the devices instead.
+        collapse: False to compute likelihoods as the model says, never from sufficient statistics (``ppl.compile``);
+            so it is with ``shard``.
 
     Returns:
         The labelled result.
@@ -96,7 +99,9 @@ def infer(
     number = floats.choose(precision, placement.platform)
     with floats.context(number), use(placement):
         codes = kept.kept(engine, program) if is_program(program) else ()
-        subject, where = lay_out_subject(lambda: make_subject(program, init, codes, noisy.wanted(engine)), shard)
+        collapse = bool(collapse) and not shard
+        options = codes, noisy.wanted(engine), collapse
+        subject, where = lay_out_subject(lambda: make_subject(program, init, *options), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
         noisy.check(engine, subject.target, shard)
@@ -110,7 +115,7 @@ def infer(
         plan += noisy.remarks(subject.target) + gradients.remarks(subject.density)
         plan += kept.plan(codes) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
-        facts |= {"shard": shard, "mesh": placement.parts, "codes": list(codes)}
+        facts |= {"shard": shard, "mesh": placement.parts, "codes": list(codes), "collapse": collapse}
         keeper: Any = Memory(facts["thin"])
         if path is not None:
             with together():

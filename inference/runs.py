@@ -148,6 +148,7 @@ def resume(
         )
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
         facts |= {"shard": about.get("shard"), "mesh": placement.parts, "codes": about.get("codes") or []}
+        facts["collapse"] = bool(about.get("collapse"))
         run = Run(
             engine=inputs["engine"],
             subject=subject,
@@ -186,7 +187,8 @@ def _subject(about: Mapping[str, Any], inputs: Mapping[str, Any], program: Any) 
         program = _imported(about, inputs["call"])
     dim = int(about["identity"]["dim"])
     init = None if hasattr(program, "sites") else np.zeros(dim)
-    return make_subject(program, init, about.get("codes") or (), noisy.wanted(inputs["engine"]))
+    codes, estimate = about.get("codes") or (), noisy.wanted(inputs["engine"])
+    return make_subject(program, init, codes, estimate, bool(about.get("collapse")))
 
 
 def _imported(about: Mapping[str, Any], call: Any) -> Any:

@@ -50,7 +50,9 @@ def is_program(target: Any) -> bool:
     return hasattr(target, "sites") and hasattr(target, "condition")
 
 
-def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), estimate: bool = False) -> Subject:
+def make_subject(
+    target: Any, init: Any = None, codes: Collection[str] = (), estimate: bool = False, collapse: bool = True
+) -> Subject:
     """Check and compile a target.
 
     Args:
@@ -58,6 +60,7 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), est
         init: Starting positions, which tell the dimension of a plain function.
         codes: Finite sites of a program that stay in the flat vector (``kept``); the others are summed out.
         estimate: Whether an estimate of the log density will do, as subsampled plates make it.
+        collapse: Whether likelihoods may be replaced by sufficient statistics.
 
     Raises:
         ppl.ModelError: If the program has nothing to infer, or a discrete latent site that cannot be summed out.
@@ -67,7 +70,7 @@ def make_subject(target: Any, init: Any = None, codes: Collection[str] = (), est
         import ppl
 
         _refuse(target)
-        made = ppl.compile(target, marginalize=kept.summed(target, codes))
+        made = ppl.compile(target, marginalize=kept.summed(target, codes), collapse=collapse)
         density, noisy_one = noisy.parted(made, estimate)
         _refuse_summed(target, density)
         return Subject(target, density, int(density.dim), estimate=noisy_one)

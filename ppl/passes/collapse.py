@@ -94,7 +94,7 @@ def collapse(
         parts.append(_jax.widen(widened, inputs, before))
     joined = _jax.join(parts)
     order = [*rest, *found]
-    notes = tuple(f"{terms.names[i][1]}: {one.words}" for i, one in found.items())
+    notes = tuple(f"collapsed {terms.names[i][1]!r}: {one.words}" for i, one in found.items())
     whole = _jax.select(joined, [order.index(i) for i in range(len(order))])
     return replace(terms, code=whole, notes=(*terms.notes, *notes), rows=used), tuple(asks)
 
@@ -157,7 +157,7 @@ def _look(code: Any, inputs: int, rows: Rows | None) -> _Found | None:
     old, new = _price(code, inputs), _price(traced, inputs + 2 * (rows is not None))
     good = new < RATIO * old and old - new > WORTH
     done = dict.fromkeys(reader[0].said) or [f"sums over {longest} observations"]
-    words = f"{'; '.join(done)}: {old / max(new, 1):.3g} times less arithmetic"
+    words = f"{'; '.join(done)}; {old / max(new, 1):.3g} times less arithmetic"
     return _Found(traced if good else None, words, asked, longest)
 
 
