@@ -30,9 +30,9 @@ class Span:
     step: int | None = None
 
     def __str__(self) -> str:
-        """As Python writes a slice."""
-        text = f"{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}"
-        return text if self.step is None else f"{text}:{self.step}"
+        """Like a slice, but with dots in place of the colon, which not every system takes in the name of a file."""
+        text = f"{'' if self.start is None else self.start}..{'' if self.stop is None else self.stop}"
+        return text if self.step is None else f"{text}..{self.step}"
 
 
 Names = tuple[str, ...] | tuple[int, ...] | Span
@@ -47,7 +47,7 @@ def selection(names: Any) -> Names:
 
     Example:
         >>> selection("mu"), selection([0, 2]), str(selection(slice(0, 3)))
-        (('mu',), (0, 2), '0:3')
+        (('mu',), (0, 2), '0..3')
     """
     if isinstance(names, Span):
         return names
@@ -79,7 +79,7 @@ def title(names: Names) -> str:
 
     Example:
         >>> title(("mu", "tau")), title(tuple(range(9))), title(Span(0, 3))
-        ('mu+tau', '0+...+8', '0:3')
+        ('mu+tau', '0+...+8', '0..3')
     """
     if isinstance(names, Span):
         return str(names)

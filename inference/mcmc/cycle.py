@@ -36,7 +36,7 @@ class Cycle:
         >>> density = as_density(lambda z: -0.5 * z @ z, 3)
         >>> state, info = kernel.step(jax.random.key(0), kernel.init(jnp.zeros(3), density), density)
         >>> info.titles, bool(jnp.all(state.position != 0))
-        (('0:2', '2'), True)
+        (('0..2', '2'), True)
     """
 
     kernels: tuple[Any, ...]

@@ -75,7 +75,7 @@ class Mixture:
     @property
     def title(self) -> str:
         """Name in statistics."""
-        return "(" + "|".join(composite.titles(self.kernels)) + ")"
+        return "(" + ",".join(composite.titles(self.kernels)) + ")"
 
     def with_part(self, i: int, kernel: Any) -> Mixture:
         """The mixture with another kernel in one place."""

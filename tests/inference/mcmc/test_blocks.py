@@ -198,7 +198,7 @@ def fit():
 def test_statistics_name_the_parts(fit):
     stats = fit.sample_stats
     assert {"acceptance_rate", "acceptance_rate_mu+tau", "step_size_mu+tau", "diverging", "n_steps"} <= set(stats)
-    inner = "(theta|NUTS)"
+    inner = "(theta,NUTS)"
     assert {f"acceptance_rate_{inner}", f"acceptance_rate_theta_{inner}", f"step_size_NUTS_{inner}"} <= set(stats)
     theirs = np.asarray(stats[f"acceptance_rate_theta_{inner}"])
     assert 0.3 < np.isnan(theirs).mean() < 0.7 and np.nanmax(theirs) <= 1.0
