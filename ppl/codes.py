@@ -228,3 +228,28 @@ class Codes:
         stops = np.cumsum([p.groups for p in patterns])[:-1].astype(np.int32)
         which = jnp.sum(jnp.asarray(group, jnp.int32) >= stops, dtype=jnp.int32)
         return jax.lax.switch(which, [lambda _, i=i: one(i) for i in range(len(patterns))], ())
+
+    def settled(self, data: Sequence[Array], z: Array, key: Array) -> Array:
+        """A full position with these codes drawn one group after the other, each from its conditional."""
+        sites, slots = self.compiled.sites, self.compiled.slots
+        counts = np.repeat([sites[n].states[1] for n in self.names], [_size(slots[n]) for n in self.names])
+        start = slots[self.names[0]].start  # codes lie side by side, at the end of the vector
+
+        def body(group: Array, z: Array) -> Array:
+            own = jax.lax.dynamic_slice_in_dim(z, start, len(counts))
+            inside = self.members(group)
+
+            def one(k: Array) -> Array:
+                moved = jax.lax.dynamic_update_slice_in_dim(z, jnp.where(inside, k.astype(z.dtype), own), start, 0)
+                value = self.local(data, moved, group)
+                return jnp.where(jnp.isnan(value) | (k >= counts), -jnp.inf, value)
+
+            logs = jax.vmap(one)(jnp.arange(int(counts.max()), dtype=jnp.int32))
+            drawn = jax.random.categorical(jax.random.fold_in(key, group), logs, axis=0).astype(z.dtype)
+            return jax.lax.dynamic_update_slice_in_dim(z, jnp.where(inside, drawn, own), start, 0)
+
+        return jax.lax.fori_loop(np.int32(0), np.int32(self.groups), body, z)
+
+
+def _size(slot: space.Slot) -> int:
+    return slot.stop - slot.start

@@ -313,6 +313,8 @@ def _holds(density: Any, names: tuple[str, ...], form: Form, only: tuple[int, ..
 
     def apart(arrays: list[Array], z: Array) -> tuple[Array, Array]:
         other = compiled.bind(arrays)
+        if finite:  # at random codes the density of what was observed may be zero
+            z = other.codes.settled(other.data, z, jax.random.key(3))
         total = _total(other, names, z, only)
         law = form.fit(total, jnp.zeros(size, z.dtype))
         return jax.vmap(total)(x), jax.vmap(lambda x: _score(law, x))(x)
