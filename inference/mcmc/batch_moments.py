@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..diagnostics import rhat_of_moments
+from ..diagnostics import nested_of_moments, rhat_of_moments
 
 _MOST = 64
 _PIECE = 10
@@ -81,13 +81,17 @@ class BatchMoments:
         mean = total[0] / count
         return self.centre + mean, np.maximum(total[1] / count - mean**2, 0.0)
 
-    def rhat(self) -> float:
-        """Greatest split R-hat of z and |z - centre| over coordinates; inf where it is not a number."""
-        worst = np.max(self.rhats())
+    def rhat(self, superchains: int | None = None) -> float:
+        """Greatest split R-hat of z and |z - centre| over coordinates; inf where it is not a number.
+
+        Args:
+            superchains: Nested R-hat between so many groups of chains, and their halves, instead.
+        """
+        worst = np.max(self.rhats(superchains))
         return float(worst) if np.isfinite(worst) else float("inf")
 
-    def rhats(self) -> np.ndarray:
-        """Split R-hat of z and |z - centre|, shape (2, d); inf before there are two batches."""
+    def rhats(self, superchains: int | None = None) -> np.ndarray:
+        """Split or nested R-hat of z and |z - centre|, shape (2, d); inf before there are two batches."""
         half = len(self.sums) // 2
         if half == 0:
             return np.full((2, len(self.centre)), np.inf)
@@ -96,4 +100,7 @@ class BatchMoments:
         mean = halves[[0, 2]] / count
         variance = np.maximum(halves[1] - count * mean**2, 0.0) / (count - 1)
         with np.errstate(all="ignore"):
-            return np.array([rhat_of_moments(m, v, count) for m, v in zip(mean, variance, strict=True)])
+            pairs = zip(mean, variance, strict=True)
+            if superchains is not None:  # halves of all chains follow one another, so groups stay together
+                return np.array([nested_of_moments(m, v, 2 * superchains) for m, v in pairs])
+            return np.array([rhat_of_moments(m, v, count) for m, v in pairs])

@@ -24,7 +24,9 @@ import numpy as np
 
 from ..adapt import kinds
 from ..core import Array, Block, Draws, as_density, host_rng
+from ..diagnostics import rhat_nested
 from . import pooled_coordinates as coordinates
+from . import pooled_host as host
 from . import pooled_plan as planning
 from . import pooled_stuck as stuck
 from . import pooled_verdict as verdict
@@ -40,7 +42,8 @@ class PooledHMC:
     """Pooled Fisher HMC.
 
     Attributes:
-        chains: Chains in lockstep; None chooses 16, or 32 where the density is cheap.
+        chains: Chains in lockstep; None chooses 16, or 32 where the density is cheap. Of more than 64, groups share
+            a starting point and nested R-hat judges; give fewer draws then.
         draws: Draws per chain before the first look at R-hat.
         max_draws: Draws per chain at which it gives up on R-hat; draws grow by half after each look.
         rhat: Split R-hat of z and |z - mean| that ends sampling.
@@ -99,6 +102,11 @@ class PooledHMC:
     def plan(self, target: Any) -> list[str]:
         """Say what will be done on this target and why."""
         return planning.lines(self, target)
+
+    @property
+    def superchains(self) -> int | None:
+        """Groups of chains that share a starting point; None up to 64 chains, each of which has its own."""
+        return planning.superchains(self.chains or planning.CHAINS)
 
     def lane_count(self, target: Any) -> int:
         """Number of lanes, each of which runs on one device."""
@@ -160,8 +168,8 @@ class PooledHMC:
         if self.chains != len(carry.state):
             return replace(self, chains=len(carry.state)).finish(carry, blocks, target)
         shape = len(carry.state), _width(carry)
-        positions, stats = _joined([b for b in blocks if b.phase == "sampling"], *shape)
-        before, before_stats = _joined([b for b in blocks if b.phase == "warmup"], *shape)
+        positions, stats = host.joined([b for b in blocks if b.phase == "sampling"], *shape)
+        before, before_stats = host.joined([b for b in blocks if b.phase == "warmup"], *shape)
         info = {
             "engine": "PooledHMC",
             "plan": self.plan(target),
@@ -179,19 +187,24 @@ class PooledHMC:
             "split_rhat": carry.rhat,
             **coordinates.facts(carry, target),
         }
+        if self.superchains is not None and positions.shape[1] > 1:
+            nested = rhat_nested(positions, self.superchains)
+            info |= {"superchains": self.superchains, "nested_rhat": np.nan_to_num(nested, nan=np.inf).tolist()}
         return Draws(positions, stats, before, before_stats, info)
 
     def _begin(self, carry: Carry, target: Any, lanes: Lanes, here: Coordinates | None) -> tuple[Carry, Block, bool]:
-        chains, dim = len(carry.state), _width(carry)
+        dim, given = _width(carry), bool(np.isnan(carry.state[0, -1]))
+        size = 1 if given else len(carry.state) // (self.superchains or len(carry.state))
+        shape = len(carry.state) // size, dim
         plain = kinds.unit(*planning.metric(self, target)[:3])
         device = lanes.put_metric(plain)
         found = find_start(
-            lambda z: lanes.evaluate(z, device),
+            host.in_groups(lambda z: lanes.evaluate(z, device), size),
             lambda number: host_rng(carry.seed, warmup.START, number),
-            (chains, dim),
-            init=carry.state[:, :dim] if np.isnan(carry.state[0, -1]) else None,
-            prior=_prior(lanes, carry.seed, chains) if hasattr(target, "prior") else None,
-            explain=lambda z: jax.tree.map(lanes.here.host, _explain(lanes.target, z.astype(lanes.dtype))),
+            shape,
+            init=carry.state[:, :dim] if given else None,
+            prior=host.prior(lanes, carry.seed, shape[0]) if hasattr(target, "prior") else None,
+            explain=lambda z: jax.tree.map(lanes.here.host, host.explain(lanes.target, z.astype(lanes.dtype))),
         )
         log = [*carry.log, *found.log]
         if len(found.steps):
@@ -200,6 +213,7 @@ class PooledHMC:
             metric = plain
             log.append("the ascent found no curvature; warm-up starts from the unit metric")
         state = np.concatenate([found.positions, found.gradients, found.log_density[:, None]], axis=1)
+        state = np.repeat(state, size, axis=0)
         carry = replace(
             carry,
             stage="window",
@@ -246,7 +260,7 @@ class PooledHMC:
         if carry.drawn < carry.goal:
             return carry
         assert carry.moments is not None  # noqa: S101
-        rhat = carry.moments.rhat()
+        rhat = carry.moments.rhat(self.superchains)
         if rhat <= self.rhat or carry.goal >= self.max_draws:
             carry = replace(carry, rhat=rhat)
             apart = verdict.judged(carry, block.stats["lp"].mean(axis=1))
@@ -268,7 +282,7 @@ class PooledHMC:
         made, draws = [], []
         while count > 0:
             size, skip = min(count, SIZE - index % SIZE), index % SIZE
-            noise = _noise(carry, purpose, index // SIZE)
+            noise = host.noise(carry, _metric(carry), purpose, index // SIZE)
             noise = np.roll(noise, -skip, axis=0) if skip else noise
             tuning = (log_step, carry.length, most, self.target_accept * (1.0 - carry.wall))
             rows = lanes.run(state, noise, warmup.schedule(carry.stage, index, seen), tuning, device, size)
@@ -281,7 +295,7 @@ class PooledHMC:
             else:
                 log_step = float(rows.log_step[-1].mean(dtype=np.float64))
         rows = Rows(np.concatenate(made), dim)
-        energy = _energy(carry.state[:, 2 * dim], rows, np.concatenate(draws))
+        energy = host.energy(carry.state[:, 2 * dim], rows, np.concatenate(draws))
         leapfrogs = carry.leapfrogs + int(rows.leapfrogs[:, 0].sum())
         carry = replace(carry, state=state, log_step=log_step, leapfrogs=leapfrogs)
         shown = rows if here is None else here.shown(rows, first)
@@ -328,54 +342,3 @@ def _width(carry: Carry) -> int:
 def _metric(carry: Carry) -> kinds.AnyMetric:
     assert carry.metric is not None  # noqa: S101 - set by the start
     return carry.metric
-
-
-def _noise(carry: Carry, purpose: int, number: int) -> np.ndarray:
-    """Momenta, their energies and log uniforms of one block, shape (SIZE, C, d + 2)."""
-    chains, dim = carry.state.shape[0], _width(carry)
-    rng = host_rng(carry.seed, purpose, number)
-    normals = rng.standard_normal((SIZE, chains, dim))
-    out = np.empty((SIZE, chains, dim + 2))
-    out[..., :dim] = _metric(carry).momenta(normals)
-    out[..., dim] = 0.5 * np.sum(normals**2, axis=-1)
-    out[..., dim + 1] = np.log1p(-rng.random((SIZE, chains)))
-    return out
-
-
-def _energy(first: np.ndarray, rows: Rows, draws: np.ndarray) -> np.ndarray:
-    """Hamiltonian where each trajectory ended, or started when it was rejected, shape (t, C).
-
-    Args:
-        first: Log densities before the first trajectory, shape (C,).
-        rows: The trajectories.
-        draws: Their start kinetic energies and log uniforms, shape (t, C, 2).
-    """
-    before = np.concatenate([first[None], rows.log_density[:-1]]).astype(np.float64)
-    moved = (draws[..., 1] < rows.change) & (rows.change < np.inf)
-    return draws[..., 0] - before - np.where(moved, rows.change, 0.0)
-
-
-def _joined(blocks: list[Block], chains: int, dim: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    if not blocks:
-        return np.zeros((chains, 0, dim)), {}
-    positions = np.concatenate([b.positions for b in blocks if b.positions is not None], axis=1)
-    return positions, {k: np.concatenate([b.stats[k] for b in blocks], axis=1) for k in blocks[0].stats}
-
-
-@jax.jit
-def _explain(target, z):
-    return jax.vmap(jax.value_and_grad(target))(z)
-
-
-@jax.jit
-def _draw_prior(target, keys):
-    return jax.vmap(target.prior)(keys)
-
-
-def _prior(lanes: Lanes, seed: int, chains: int) -> Any:
-    def draw(number: int) -> np.ndarray:
-        key = jax.random.key(int(host_rng(seed, warmup.PRIOR, number).integers(2**31)))
-        keys = lanes.here.put(jax.random.split(key, chains), 0)
-        return lanes.here.host(_draw_prior(lanes.target, keys))
-
-    return draw

@@ -15,8 +15,8 @@ from .pooled_block import precision
 if TYPE_CHECKING:
     from .pooled import PooledHMC
 
-CHAINS, SMALL = 16, 8000
-"""Chains, and the array elements of an evaluation up to which twice as many take little longer."""
+CHAINS, SMALL, MANY = 16, 8000, 64
+"""Chains; the array elements of an evaluation up to which twice as many take little longer; chains that are many."""
 DENSE_LIMIT, RANK, WIDE, CHEAP = 200, 32, 1000, 100
 """Greatest dimension of a dense metric; directions of one of low rank, twice as many from dimension ``WIDE`` where an
 evaluation computes at most ``CHEAP`` array elements per dimension."""
@@ -40,9 +40,17 @@ def lines(engine: PooledHMC, target: Any) -> list[str]:
         f"{count} lane{'s' * (count > 1)} of {many // count} chains in {workers} thread{'s' * (workers > 1)}: {why}",
         f"precision {precision().name} on {platform()}, adaptation in float64 on the host; compiled for a short "
         + ("compilation" if quick(engine, target) and platform() == "cpu" else "run"),
+        *_nested(many),
         "stuck chains are " + ("restarted in warm-up" if engine.restart else "kept (restart=False)"),
         *coordinates.lines(target, engine.reparameterize),
     ]
+
+
+def _nested(many: int) -> list[str]:
+    groups = superchains(many)
+    if groups is None:
+        return []
+    return [f"{groups} superchains of {many // groups} chains, each from one starting point, judged by nested R-hat"]
 
 
 def chains(engine: PooledHMC, target: Any) -> tuple[int, str]:
@@ -57,6 +65,17 @@ def chains(engine: PooledHMC, target: Any) -> tuple[int, str]:
     if work is None:
         return count, "the density does not say what an evaluation costs"
     return count, f"an evaluation computes {int(work):,} array elements, {'at most' if cheap else 'above'} {SMALL:,}"
+
+
+def superchains(chains: int) -> int | None:
+    """Groups of many chains: the number between 4 and 64 nearest to 16 that divides theirs; None up to 64 chains.
+
+    Example:
+        >>> superchains(16), superchains(512), superchains(100), superchains(101)
+        (None, 16, 20, None)
+    """
+    divisors = [k for k in range(4, 65) if chains % k == 0]
+    return min(divisors, key=lambda k: abs(k - 16)) if chains > MANY and divisors else None
 
 
 def lanes(engine: PooledHMC, target: Any) -> tuple[int, str]:

@@ -179,13 +179,9 @@ def end_window(carry: Carry, restart: bool, simpler: float = 0.0) -> Carry:
     trajectory = carry.length
     if carry.window >= 1:
         trajectory = LENGTH * float(np.clip(np.sqrt(fit.draws_top) / noise(carry, fit.count), 1.0, 3.0))
-    state, restarts, told = carry.state, 0, []
     if restart and stuck.any():
         told = left(carry, kept, stuck & ~still, height)
-        restarts = int(stuck.sum())
-        source = host_rng(carry.seed, RESTART, carry.window).choice(np.flatnonzero(good), restarts)
-        state = state.copy()
-        state[stuck] = state[source]
+        carry = replace(_restarted(carry, stuck), warnings=[*carry.warnings, *told])
     line = (
         f"window {carry.window + 1}: {length} trajectories, log density {height:.6g} +- {spread:.3g}, step size "
         f"{np.exp(log_step):.4g}, leapfrogs per independent draw {fit.leapfrogs:.3g}"
@@ -193,19 +189,23 @@ def end_window(carry: Carry, restart: bool, simpler: float = 0.0) -> Carry:
     )
     learnt = replace(
         carry,
-        state=state,
         metric=fit.metric,
         log_step=log_step,
         length=trajectory,
         wall=max(carry.wall, wall),
-        restarts=carry.restarts + restarts,
         fit=fit.leapfrogs,
         height=height,
         scales=scales,
         log=[*carry.log, line],
-        warnings=[*carry.warnings, *told],
     )
     return _advance(learnt, settled)
+
+
+def _restarted(carry: Carry, stuck: np.ndarray) -> Carry:
+    """Stuck chains go on from where others are."""
+    count, state = int(stuck.sum()), carry.state.copy()
+    state[stuck] = state[host_rng(carry.seed, RESTART, carry.window).choice(np.flatnonzero(~stuck), count)]
+    return replace(carry, state=state, restarts=carry.restarts + count)
 
 
 def left(carry: Carry, kept: Rows, low: np.ndarray, height: float) -> list[str]:
