@@ -204,7 +204,7 @@ def _names(dims: Iterable[str]) -> str:
 
 def together(density: Any, sites: Iterable[str]) -> bool:
     """Whether elements of observed sites may depend on each other, through sites that are summed out."""
-    compiled = getattr(density, "compiled", None)
+    compiled: Any = getattr(density, "compiled", None)
     if not getattr(compiled, "summed", None):
         return False
     return summed.needed(compiled, tuple(compiled.find("factor", sites=set(sites))))
