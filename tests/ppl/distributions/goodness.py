@@ -6,8 +6,8 @@ normalised density q that is narrower than p_u has
     E[q(u) / p_u(u)] = 1,
 
 whatever the family. Normals q around several points test the density's shape and its normalising constant at once:
-where draws are too many or too few by a share s in the region of q, the mean is off by s. Discrete, of any shape: Pearson's
-test of the counts of all values whose expected count is at least 8, the others in one cell of the remaining
+where draws are too many or too few by a share s in the region of q, the mean is off by s. Discrete, of any shape:
+Pearson's test of the counts of all values whose expected count is at least 8, the others in one cell of the remaining
 probability. Laws with an atom at zero: the atom by its count, the rest by the first test.
 """
 
