@@ -49,7 +49,12 @@ def _eqn_work(eqn: Any) -> int:
 
 def price(code: Code) -> int:
     """Arithmetic operations of one evaluation, roughly: a logarithm counts for ten, special functions for fifty."""
-    return sum(_eqn_work(e) * (1 if _cheap(e) else 50 if e.primitive.name in _SPECIAL else 10) for e in code.jaxpr.eqns)
+    return sum(equation_price(e) for e in code.jaxpr.eqns)
+
+
+def equation_price(eqn: Any) -> int:
+    """The share of one equation in the price of a program."""
+    return _eqn_work(eqn) * (1 if _cheap(eqn) else 50 if eqn.primitive.name in _SPECIAL else 10)
 
 
 def work(code: Any) -> int:

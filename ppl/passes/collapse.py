@@ -133,12 +133,15 @@ def _look(code: Any, inputs: int, rows: Rows | None) -> _Found | None:
     floating = not _jax.is_literal(var) and jnp.issubdtype(var.aval.dtype, jnp.floating)
     if not late or not floating or var in early or longest < FEWEST or costs.price(code) < WORTH:
         return None
+    old = _price(code, inputs)
+    if old < WORTH:
+        return None
     reader: list[Reader] = []
     totals: list[Any] = []
 
     def read(*args: Array) -> Array:
         own = args if rows is None else (*args[:inputs], *args[inputs + 2 :])
-        reader[:] = [Reader(code, inputs, own, longest)]
+        reader[:] = [Reader(code, inputs, own, longest, RATIO * old)]
         if rows is not None:
             reader[0].repeat(rows.roots, *args[inputs : inputs + 2])
         totals[:] = [reader[0].total()]
@@ -154,7 +157,7 @@ def _look(code: Any, inputs: int, rows: Rows | None) -> _Found | None:
     if totals[0] is None:
         return _Found(None, "", asked, longest)
     traced = _jax.select(traced, [0])
-    old, new = _price(code, inputs), _price(traced, inputs + 2 * (rows is not None))
+    new = _price(traced, inputs + 2 * (rows is not None))
     good = new < RATIO * old and old - new > WORTH
     done = dict.fromkeys(reader[0].said) or [f"sums over {longest} observations"]
     words = f"{'; '.join(done)}; {old / max(new, 1):.3g} times less arithmetic"

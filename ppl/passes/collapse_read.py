@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _jax
+from .. import _jax, costs
 from . import collapse_arithmetic, collapse_axes
 from .collapse_forms import (
     Block,
@@ -58,20 +58,25 @@ class Reader:
         said: What was gained, in words.
     """
 
-    def __init__(self, code: Any, known_inputs: int, args: Sequence[Array], long: int) -> None:
-        """Take the program and the arrays of its inputs, constants left out; ``long`` is the axis of observations."""
+    def __init__(self, code: Any, known_inputs: int, args: Sequence[Array], long: int, budget: float) -> None:
+        """Take the program and the arrays of its inputs, constants left out.
+
+        ``long`` is the length of an axis of observations, ``budget`` the price of what may be left as it is.
+        """
         jaxpr, offset = code.jaxpr, len(code.consts)
-        self.jaxpr, self.long = jaxpr, long
+        self.jaxpr, self.long, self.budget = jaxpr, long, budget
         self.plain: dict[Any, Array] = dict(zip(jaxpr.invars, (*code.consts, *args), strict=True))
         self.early = set(jaxpr.invars[: offset + known_inputs])
         self.locality = Locality(jaxpr, offset + known_inputs)
-        self.forms: dict[Any, Form] = {v: table(self.plain[v]) for v in jaxpr.invars if v not in self.early}
+        self.order = {id(eqn): i for i, eqn in enumerate(jaxpr.eqns)}
+        self.forms: dict[Any, Form] = {}
         self.numbers: dict[Hashable, int] = {}
         self.asked: set[Root] | None = set()
         self.said: list[str] = []
         self.rows: tuple[frozenset[Root], Array, Array] | None = None
         self.compact: dict[Any, Array] = {}
         self.changed: set[Any] = set()
+        self.hopeful = False
         self.one = jax.lax.full((), 1, jaxpr.outvars[0].aval.dtype)
 
     def repeat(self, roots: Sequence[Root], kept: Array, codes: Array) -> None:
@@ -82,6 +87,8 @@ class Reader:
         """The sum of the term, or None where nothing is gained."""
         for eqn in self.jaxpr.eqns:
             self._step(eqn)
+            if self.budget < 0:
+                return None
         var = self.jaxpr.outvars[0]
         form = self.form(var)
         found = self.reduced(form, range(len(form.shape)))
@@ -94,12 +101,34 @@ class Reader:
 
     def value(self, atom: Any) -> Array:
         """The array of an operand, as the program computes it."""
-        return jnp.asarray(atom.val, atom.aval.dtype) if _jax.is_literal(atom) else self.plain[atom]
+        if _jax.is_literal(atom):
+            return np.asarray(atom.val, atom.aval.dtype)
+        if atom not in self.plain:
+            self._compute(atom)
+        return self.plain[atom]
+
+    def _compute(self, atom: Any) -> None:
+        """Trace the equations of the program that an intermediate needs."""
+        needed: dict[int, Any] = {}
+        stack = [atom]
+        while stack:
+            var = stack.pop()
+            if _jax.is_literal(var) or var in self.plain:
+                continue
+            eqn = self.locality.producer[var]
+            if id(eqn) not in needed:
+                needed[id(eqn)] = eqn
+                stack.extend(eqn.invars)
+        for eqn in sorted(needed.values(), key=lambda e: self.order[id(e)]):
+            outputs = _jax.evaluate(self.jaxpr, eqn, [self.value(v) for v in eqn.invars])
+            self.plain.update(zip(eqn.outvars, outputs, strict=True))
 
     def form(self, atom: Any) -> Form:
         """The form of an operand."""
         if _jax.is_literal(atom) or atom in self.early:
             return self._known(atom)
+        if atom not in self.forms:
+            self.forms[atom] = table(self.value(atom))
         return self.forms[atom]
 
     def _known(self, atom: Any) -> Form:
@@ -132,21 +161,22 @@ class Reader:
         return _jax.is_literal(atom) or atom in self.early
 
     def _step(self, eqn: Any) -> None:
-        outputs = _jax.evaluate(self.jaxpr, eqn, [self.value(v) for v in eqn.invars])
-        self.plain.update(zip(eqn.outvars, outputs, strict=True))
         if not eqn.effects and all(self.is_data(v) for v in eqn.invars):
             self.early.update(eqn.outvars)
-            if self.long in eqn.outvars[0].aval.shape and len(eqn.outvars) == 1:
+            if len(eqn.outvars) == 1 and self.long in eqn.outvars[0].aval.shape:
                 small = self._compacted(eqn)
                 self.compact.update({} if small is None else {eqn.outvars[0]: small})
             return
         late = [v for v in eqn.invars if not self.is_data(v)]
-        concerned = any(v in self.changed or self.long in v.aval.shape for v in (*late, *eqn.outvars))
-        found = self._rule(eqn) if concerned and len(eqn.outvars) == 1 else None
-        if found is not None:
-            self.changed.add(eqn.outvars[0])
-        for var, value in zip(eqn.outvars, outputs, strict=True):
-            self.forms[var] = table(value) if found is None else found
+        if len(eqn.outvars) == 1 and any(v in self.changed or self.long in v.aval.shape for v in (*late, *eqn.outvars)):
+            self.hopeful = False
+            found = self._rule(eqn)
+            if found is not None:
+                self.changed.add(eqn.outvars[0])
+                self.forms[eqn.outvars[0]] = found
+                return
+        if self.rows is not None or not self.hopeful:
+            self.budget -= costs.equation_price(eqn)
 
     def _rule(self, eqn: Any) -> Form | None:
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
@@ -171,7 +201,7 @@ class Reader:
 
     def _of_whole_tables(self, eqn: Any) -> Form | None:
         """Any function of tables without codes."""
-        forms = [None if self.is_data(v) else self.forms[v] for v in eqn.invars]
+        forms = [None if self.is_data(v) else self.form(v) for v in eqn.invars]
         if any(f is not None and not (f.pure and f.index is None) for f in forms):
             return None
         values = [
@@ -201,6 +231,7 @@ class Reader:
             self.asked = None
         elif self.asked is not None:
             self.asked |= roots
+            self.hopeful = True
         return roots is not None and self.rows is not None and roots <= self.rows[0]
 
     def _of_rows(self, eqn: Any, forms: Sequence[Form]) -> Form | None:
