@@ -172,7 +172,7 @@ def _ruled(engine: Any, subject: Subject) -> Any:
 
 
 def _remarks(subject: Subject) -> list[str]:
-    compiled = getattr(subject.density, "compiled", None)
+    compiled: Any = getattr(subject.density, "compiled", None)
     notes = list(compiled.rewritten.notes) if hasattr(compiled, "rewritten") else []
     if subject.program is None or any(s.kind in ("observed", "factor") for s in subject.program.sites.values()):
         return notes

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
 
 import ppl
+from benchmarks.posteriordb import pack
+from benchmarks.posteriordb.programs import latent
+from ppl import dist
 from ppl.inference import diagnostics, infer, mcmc
 from ppl.models.capture_recapture import closed_population, cormack_jolly_seber
 from ppl.models.dawid_skene import dawid_skene
@@ -18,8 +25,6 @@ pytestmark = pytest.mark.standard_promotion
 GIBBS = {
     "hidden Markov": lambda: hidden_markov(12, 2, 0.0, 1.0).condition(y=np.repeat([-1.2, 1.0, -0.9], 4)),
     "closed population": lambda: closed_population(12, 5).condition(y=np.array([2, 1, 4, 1, 1, 3, 0, 0, 0, 0, 0, 0])),
-    "Cormack-Jolly-Seber": lambda: PROGRAMS["Cormack-Jolly-Seber"](),
-    "Dawid-Skene": lambda: PROGRAMS["Dawid-Skene"](),
 }
 RNG = np.random.default_rng(9)
 ITEM, ANNOTATOR = np.array([0, 0, 0, 1, 1, 2, 3, 3]), np.array([0, 1, 2, 0, 2, 1, 0, 1])
@@ -87,10 +92,10 @@ def test_the_hidden_chain_is_scored_by_the_forward_recursion():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GIBBS)
+@pytest.mark.parametrize("name", [*GIBBS, "Cormack-Jolly-Seber", "Dawid-Skene"])
 def test_the_summed_posterior_is_that_of_gibbs_steps_on_the_unsummed_model(name):
     # |z| < 4.5 for at most 40 means a model, standard errors by batch means of both: false alarm below 1e-3.
-    program = GIBBS[name]()
+    program = {**PROGRAMS, **GIBBS}[name]()
     density = ppl.compile(program)
     (site,) = density.compiled.summed
     real = tuple(density.layout)
@@ -108,3 +113,51 @@ def test_the_summed_posterior_is_that_of_gibbs_steps_on_the_unsummed_model(name)
         error = np.hypot(*(np.nan_to_num(diagnostics.mcse_mean(v)) for v in (x, y))) + 1e-3 * spread + 1e-9
         z = (x.mean((0, 1)) - y.mean((0, 1))) / error
         assert np.abs(z).max() < 4.5, (label, z)
+
+
+@ppl.model
+def two_states(steps):
+    """The posterior hmm_example of posteriordb with its states as sites; their first one is uniform."""
+    theta1 = ppl.sample("theta1", dist.Dirichlet(jnp.ones(2)))
+    theta2 = ppl.sample("theta2", dist.Dirichlet(jnp.ones(2)))
+    mu = ppl.sample("mu", dist.flat(dist.constraints.positive_ordered_vector, (2,)))
+    ppl.factor("mu_prior", dist.Normal(jnp.array([3.0, 10.0]), 1.0).log_prob(mu).sum())
+    rows = jnp.stack([theta1, theta2, jnp.full(2, 0.5)])
+
+    def step(z, _):
+        z = ppl.sample("z", dist.Categorical(rows[z]))
+        ppl.sample("y", dist.Normal(mu[z], 1.0))
+        return z
+
+    ppl.markov("time", step, init=2, xs=steps)
+
+
+def test_states_as_sites_have_the_density_of_a_recursion_written_by_hand():
+    y = np.random.default_rng(6).normal(np.repeat([3.0, 9.0], 20), 1.0)
+    ours, theirs = ppl.compile(two_states(40).condition(y=y)), ppl.compile(latent.hidden_markov(y))
+    both = jax.jit(jax.value_and_grad(lambda z, d: d(z)))
+    for seed in range(3):
+        z = np.random.default_rng(seed).normal(size=4)
+        (value, slope), (expected, gradient) = both(z, ours), both(z, theirs)
+        np.testing.assert_allclose(value, expected - np.log(2.0), rtol=1e-10)
+        np.testing.assert_allclose(slope, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("PPL_POSTERIORDB" not in os.environ, reason="PPL_POSTERIORDB names a selection of posteriordb")
+def test_the_hidden_markov_example_agrees_with_its_reference_draws():
+    # 6 means and 6 standard deviations of two samples of thousands: |z| < 4.5, false alarm 1e-4.
+    folder, name = Path(os.environ["PPL_POSTERIORDB"]), "hmm_example-hmm_example"
+    y = np.asarray(pack.load_data(folder, name)["y"])
+    fit = infer(two_states(len(y)).condition(y=y), mcmc.PooledHMC(chains=16, draws=500, max_draws=500), seed=1,
+                progress=False)  # fmt: skip
+    reference = pack.load_reference(folder, name)
+    for scalar, draws in reference.items():
+        site, index = scalar.rstrip("]").split("[")
+        ours = fit.values[site][..., int(index) - 1]
+        for centre, power in ((0.0, 1), (draws.mean(), 2)):
+            a, b = (ours - centre) ** power, (np.asarray(draws) - centre) ** power
+            error = np.hypot(diagnostics.mcse_mean(a[..., None]), diagnostics.mcse_mean(b[..., None]))
+            assert abs(a.mean() - b.mean()) < 4.5 * error, scalar
+    states = fit.probabilities("z").values
+    assert np.abs(states.sum(-1) - 1).max() < 1e-9
