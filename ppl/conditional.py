@@ -113,7 +113,8 @@ def _independent(density: Any, found: Sequence[codes.Pattern], position: Array) 
         for i, p in enumerate(found):
             z = _place(density, z, p.name, jnp.broadcast_to(state[i], p.shape))
         arrays = codes.inputs(density.compiled, density.data, z)
-        total, done = jnp.zeros(found[0].shape, position.dtype), set()
+        total = jnp.zeros(found[0].shape, position.dtype)
+        done: set[tuple[str, str]] = set()
         for p in found:
             total = total + p.scores(arrays, skip=done).astype(position.dtype)
             done |= {reading.label for reading in p.readings}

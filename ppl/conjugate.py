@@ -74,7 +74,7 @@ class Normal:
     def log_prob(self, x: Array) -> Array:
         """Log density, up to the constant of the blocks' number and size."""
         shape, order = self.axes
-        own = jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order)).reshape(self.slope.shape)
+        own = jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order).tolist()).reshape(self.slope.shape)
         factor = self._factor()
         mean = self._solve(factor, self.slope, False)
         white = jnp.einsum("bji,bj->bi", factor, own) - mean
@@ -142,7 +142,7 @@ def normal(total: Total, like: Array, axes: tuple[tuple[int, ...], tuple[int, ..
     shape, order = axes
 
     def inward(x: Array) -> Array:
-        return jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order)).reshape(blocks, -1)
+        return jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order).tolist()).reshape(blocks, -1)
 
     slope = jax.grad(total)
     zero, size = jnp.zeros_like(like), like.shape[0] // blocks
@@ -338,7 +338,7 @@ def _score(law: Any, x: Array) -> Array:
     """A law's log density up to a constant, also where its parameters are not admissible: one term's share."""
     if isinstance(law, Normal):
         shape, order = law.axes
-        own = jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order)).reshape(law.slope.shape)
+        own = jnp.transpose(x.reshape([shape[i] for i in order]), np.argsort(order).tolist()).reshape(law.slope.shape)
         return jnp.sum(law.slope * own) - 0.5 * jnp.einsum("bi,bij,bj->", own, law.precision, own)
     if isinstance(law, GammaPower):
         return jnp.sum(law.shape * law.power * x - law.rate * jnp.exp(law.power * x))
