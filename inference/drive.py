@@ -25,7 +25,7 @@ from .progress import Monitor, display
 from .results import Fit
 from .runs import create, open_run, resume
 from .sharding import lay_out_subject
-from .subject import Subject, is_program, make_subject, starts
+from .subject import Subject, coordinates, is_program, make_subject, starts
 from .until import as_rule
 
 FIRST_JUDGED, DEAR = 100, 100_000
@@ -51,6 +51,7 @@ def infer(
     devices: Any = None,
     shard: Any = None,
     collapse: bool = True,
+    reparameterize: Any = "auto",
 ) -> Fit:
     """Draw from the posterior of a program, or from a log density.
 
@@ -77,6 +78,8 @@ def infer(
         shard: True, or the name of a plate, to lay out the data over the devices instead.
         collapse: False to compute likelihoods as the model says, never from sufficient statistics (``ppl.compile``);
             so it is with ``shard``.
+        reparameterize: Coordinates of hierarchical effects (``ppl.compile``): ``"auto"`` lets the default engine learn
+            them in warm-up, False does not, ``"centred"``, ``"noncentred"`` or a mapping from sites chooses by hand.
 
     Returns:
         The labelled result.
@@ -100,7 +103,7 @@ def infer(
     with floats.context(number), use(placement):
         codes = kept.kept(engine, program) if is_program(program) else ()
         collapse = bool(collapse) and not shard
-        options = codes, noisy.wanted(engine), collapse
+        options = codes, noisy.wanted(engine), collapse, reparameterize
         subject, where = lay_out_subject(lambda: make_subject(program, init, *options), shard)
         if gradients.needed(engine):
             gradients.check(type(getattr(engine, "kernel", engine)).__name__, subject.density)
@@ -116,6 +119,7 @@ def infer(
         plan += kept.plan(codes) + _remarks(subject)
         facts: dict[str, Any] = {"seed": seed, "plan": plan, "precision": number, "thin": thinning(thin)}
         facts |= {"shard": shard, "mesh": placement.parts, "codes": list(codes), "collapse": collapse}
+        facts["reparameterize"] = coordinates(reparameterize)
         keeper: Any = Memory(facts["thin"])
         if path is not None:
             with together():

@@ -148,7 +148,7 @@ def resume(
         )
         facts = {name: about[name] for name in ("seed", "plan", "precision", "thin")}
         facts |= {"shard": about.get("shard"), "mesh": placement.parts, "codes": about.get("codes") or []}
-        facts["collapse"] = bool(about.get("collapse"))
+        facts |= {"collapse": bool(about.get("collapse")), "reparameterize": about.get("reparameterize", True)}
         run = Run(
             engine=inputs["engine"],
             subject=subject,
@@ -188,7 +188,7 @@ def _subject(about: Mapping[str, Any], inputs: Mapping[str, Any], program: Any) 
     dim = int(about["identity"]["dim"])
     init = None if hasattr(program, "sites") else np.zeros(dim)
     codes, estimate = about.get("codes") or (), noisy.wanted(inputs["engine"])
-    return make_subject(program, init, codes, estimate, bool(about.get("collapse")))
+    return make_subject(program, init, codes, estimate, bool(about.get("collapse")), about.get("reparameterize", True))
 
 
 def _imported(about: Mapping[str, Any], call: Any) -> Any:
@@ -334,7 +334,8 @@ def open_run(path: Any, program: Any = None) -> Fit:
     density = None
     if program is not None:
         with floats.context(about["precision"]):
-            subject = make_subject(program, np.zeros(draws.shape[2]), about.get("codes") or (), estimate=True)
+            options = {"estimate": True, "reparameterize": about.get("reparameterize", True)}
+            subject = make_subject(program, np.zeros(draws.shape[2]), about.get("codes") or (), **options)
             _same(about, identity.describe(subject.program, subject.dim), path)
             program, density = subject.program, subject.density
     return Fit(program, density, draws, about, notes, stored)

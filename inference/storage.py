@@ -100,7 +100,8 @@ def _matching(program: Any, stored: dict[str, Any], draws: Draws, about: dict[st
     import ppl
 
     with floats.context(about.get("precision", "float64")):
-        density = ppl.compile(program, marginalize=kept.summed(program, about.get("codes") or ()))
+        options = {"reparameterize": about.get("reparameterize", True)}
+        density = ppl.compile(program, marginalize=kept.summed(program, about.get("codes") or ()), **options)
         density, estimate = noisy.parted(density, wanted=True)
         labels = list(stored["unconstrained_posterior"].coords["unconstrained"].values)
         if list(density.labels) != labels:

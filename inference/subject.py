@@ -51,7 +51,12 @@ def is_program(target: Any) -> bool:
 
 
 def make_subject(
-    target: Any, init: Any = None, codes: Collection[str] = (), estimate: bool = False, collapse: bool = True
+    target: Any,
+    init: Any = None,
+    codes: Collection[str] = (),
+    estimate: bool = False,
+    collapse: bool = True,
+    reparameterize: Any = "auto",
 ) -> Subject:
     """Check and compile a target.
 
@@ -61,6 +66,7 @@ def make_subject(
         codes: Finite sites of a program that stay in the flat vector (``kept``); the others are summed out.
         estimate: Whether an estimate of the log density will do, as subsampled plates make it.
         collapse: Whether likelihoods may be replaced by sufficient statistics.
+        reparameterize: Coordinates of hierarchical effects, as ``ppl.compile`` takes them.
 
     Raises:
         ppl.ModelError: If the program has nothing to infer, or a discrete latent site that cannot be summed out.
@@ -70,7 +76,8 @@ def make_subject(
         import ppl
 
         _refuse(target)
-        made = ppl.compile(target, marginalize=kept.summed(target, codes), collapse=collapse)
+        summed = kept.summed(target, codes)
+        made = ppl.compile(target, marginalize=summed, collapse=collapse, reparameterize=reparameterize)
         density, noisy_one = noisy.parted(made, estimate)
         _refuse_summed(target, density)
         return Subject(target, density, int(density.dim), estimate=noisy_one)
@@ -86,6 +93,19 @@ def make_subject(
         dim = np.shape(_drawn(init, 1, 0) if is_proposal(init) else init)[-1]
     program = None if noisy_one is None else getattr(noisy_one, "program", None)
     return Subject(program, as_density(target, int(dim)), int(dim), estimate=noisy_one)
+
+
+def coordinates(choice: Any) -> Any:
+    """What a user says of the coordinates of effects, for the manifest of a run; ``ppl.compile`` takes it again.
+
+    Example:
+        >>> coordinates({"theta": (np.ones(2), 0.0), "beta": "noncentred"})
+        {'theta': [[1.0, 1.0], 0.0], 'beta': 'noncentred'}
+    """
+    if not isinstance(choice, Mapping):
+        return choice if isinstance(choice, str) else bool(choice)
+    forms = {str(name): form for name, form in choice.items()}
+    return {n: f if isinstance(f, str) else [np.asarray(x, float).tolist() for x in f] for n, f in forms.items()}
 
 
 def starts(subject: Subject, init: Any, chains: int | None, seed: int) -> np.ndarray | None:
