@@ -112,8 +112,10 @@ def _heavy() -> Target:
 
     def sample(key: Any) -> Any:
         first, second = jax.random.split(key)
-        z = 3.0 * jnp.log(jnp.abs(jax.random.t(first, 2.0)))
-        return jnp.stack([z, z + jax.random.t(second, 4.0)])
+        noise, log_u = jax.random.normal(first, (2,)), jnp.log(jax.random.uniform(second, (3,), minval=1e-300))
+        # Half a chi-square of two degrees of freedom is -log u; of four, the sum of two.
+        z = 3.0 * jnp.log(jnp.abs(noise[0]) / jnp.sqrt(-log_u[0]))
+        return jnp.stack([z, z + noise[1] / jnp.sqrt(-0.5 * (log_u[1] + log_u[2]))])
 
     return Target("heavy", log_density, sample, 0.6, np.array([2.0, 1.5]))
 
@@ -166,7 +168,7 @@ def _support() -> Target:
 
 def _sample_support(key: Any) -> Any:
     first, second, third = jax.random.split(key, 3)
-    x = jax.random.gamma(first, 3.0)
+    x = -jnp.sum(jnp.log1p(-jax.random.uniform(first, (3,))))  # a gamma variable of shape 3
     y = x * jax.random.uniform(second)
     return jnp.stack([x, y, y + _REACH * jax.random.normal(third)])
 

@@ -45,6 +45,7 @@ from ppl.inference.mcmc import (
 )
 from ppl.inference.mcmc.euclidean import Dense, Diagonal
 from ppl.inference.mcmc.independence import StudentT
+from tests.inference.mcmc import chees_kernel
 from tests.oracles import targets
 from tests.oracles.targets import BY_NAME, Target
 
@@ -211,20 +212,24 @@ def estimated(target: Target) -> Settled:
 ROWS = [
     Row("nuts", lambda t: tuned(NUTS, t, max_depth=6), quick=()),  # the default suite has test_invariance.py
     Row("hmc", lambda t: tuned(HMC, t, length=7 * t.step_size), quick=()),
-    Row("mala", lambda t: tuned(MALA, t, 1.5)),
+    Row("mala", lambda t: tuned(MALA, t, 1.5), quick=()),
     Row("barker", lambda t: tuned(Barker, t, 2.0)),
-    Row("barker-narrow", lambda t: tuned(Barker, t, 2.0, width=0.1), quick=("heavy",)),
+    Row("barker-narrow", lambda t: tuned(Barker, t, 2.0, width=0.1), quick=()),
     Row("mams", lambda t: tuned(MAMS, t, length=5 * t.step_size)),
     # Unadjusted: with short steps its bias is below what the test can see. test_microcanonical.py has its order.
     Row("mclmc", lambda t: tuned(MCLMC, t, 0.02, length=0.2), ("gaussian", "bimodal"), ("bimodal",), reversible=False),
     Row("random-walk", lambda t: tuned(RandomWalk, t, 2.0)),
     Row("slice", lambda t: Slice(metric=metric(t), lines=1, max_steps=4)),
-    Row("slice-axes", lambda t: Slice(width=0.5, metric=metric(t), axes=True), quick=("bimodal",)),
+    Row("slice-axes", lambda t: Slice(width=0.5, metric=metric(t), axes=True), quick=()),
+    # Both loops cut short nearly always: what is left must be reversible too.
+    Row("slice-cut", lambda t: Slice(1.0, metric(t), lines=2, max_steps=1, max_misses=1), quick=()),
+    Row("elliptical-cut", lambda t: replace(elliptical(t), max_misses=1), quick=()),
     Row("elliptical", elliptical),
     Row("independence", independence),
     Row("stretch", lambda t: Stretch(), walkers=12, quick=("bimodal",)),
     Row("walk", lambda t: Walk(), walkers=12, quick=()),  # the default suite has test_ensemble_moves.py
     Row("differential", lambda t: DifferentialEvolution(), walkers=12, quick=()),
+    Row("chees", chees_kernel.tuned, walkers=2, quick=("gaussian",)),
     Row("gibbs", lambda t: Gibbs(), FINITE, (), reversible=False),
     Row("gibbs-random", lambda t: Gibbs(scan="random"), FINITE, FINITE),
     Row("gibbs-metropolised", lambda t: Gibbs(scan="random", metropolised=True), FINITE, FINITE),

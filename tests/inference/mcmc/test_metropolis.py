@@ -49,6 +49,7 @@ KERNELS = [
     MAMS(),
     MCLMC(),
 ]
+SOME = [pytest.param(k, marks=() if i in (1, 3, 4) else pytest.mark.slow) for i, k in enumerate(KERNELS)]
 
 
 def name(kernel):
@@ -133,7 +134,7 @@ def test_what_is_not_finite_is_rejected(bad):
     assert float(info.acceptance_rate) == 0.0 and float(new.position[0]) == 0.0
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=name)
+@pytest.mark.parametrize("kernel", SOME, ids=name)
 def test_no_kernel_leaves_the_support(kernel):
     """NaN beyond one: the states of many short chains stay finite and inside, and most of them move."""
     density = as_density(lambda z: jnp.where(jnp.all(z < 1), -0.5 * jnp.sum(z**2), jnp.nan), 3)
@@ -220,6 +221,7 @@ def test_logistic_regression_against_quadrature(kernel):
         assert 0.12 < fit.draws.stats["acceptance_rate"].mean() < 0.35
 
 
+@pytest.mark.slow
 def test_independence_from_a_laplace_approximation():
     """Means |z| < 4, with heavier tails than the Gaussian's; and the Gaussian itself as the proposal."""
     approximation, exact = laplace(DOSE), quadrature(ppl.compile(DOSE))
@@ -242,7 +244,7 @@ def schools_means():
 
 
 @pytest.mark.parametrize(
-    "kernel", [MALA(), MAMS(), *(pytest.param(k, marks=pytest.mark.slow) for k in (Barker(), Slice()))], ids=name
+    "kernel", [Barker(), *(pytest.param(k, marks=pytest.mark.slow) for k in (MALA(), MAMS(), Slice()))], ids=name
 )
 def test_eight_schools_against_quadrature(kernel):
     """Means of mu and log tau from U(-2, 2) starts, |z| < 4."""
@@ -309,7 +311,11 @@ def held_mean(density):
     return density.position[:1], 1.0
 
 
-@pytest.mark.parametrize("prior", [elliptical.gaussian_prior, held_mean, None], ids=["read", "given", "stale"])
+@pytest.mark.parametrize(
+    "prior",
+    [elliptical.gaussian_prior, *(pytest.param(p, marks=pytest.mark.slow) for p in (held_mean, None))],
+    ids=["read", "given", "stale"],
+)
 def test_prior_that_depends_on_another_site_is_never_stale(prior):
     """x | mu ~ N(mu, 1) with mu moved by another block: means and variances of both, |z| < 4 (Turing.jl, issue 2873).
 
@@ -359,7 +365,7 @@ def test_student_t_draws_have_its_law():
 # ------------------------------------------------------------------------------------------- compilation
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=name)
+@pytest.mark.parametrize("kernel", SOME, ids=name)
 def test_kernels_are_one_piece_or_refused_cleanly(kernel):
     reason = Chains(kernel, chains=1, warmup=30, draws=10).start(0, as_density(log_density, 3)).refused
     # A proposal samples and scores by whatever library calls it likes.

@@ -132,7 +132,7 @@ GAUSSIAN = np.geomspace(1e-2, 10.0, 12)
 TARGET = as_density(lambda z: -0.5 * jnp.sum(((z - 3.0) / GAUSSIAN) ** 2), 12)
 
 
-@pytest.mark.parametrize("kernel", [MCLMC(), MAMS()], ids=["mclmc", "mams"])
+@pytest.mark.parametrize("kernel", [MCLMC(), pytest.param(MAMS(), marks=pytest.mark.slow)], ids=["mclmc", "mams"])
 def test_warm_up_tunes_step_length_and_metric(kernel):
     """Twelve scales over three orders of magnitude, from U(-2, 2): |z| < 4.5, deviations within 10%."""
     fit = infer(TARGET, Chains(kernel, warmup=1000, draws=2000), progress=False, seed=2)
@@ -183,14 +183,19 @@ def test_one_dimension_is_refused():
             kernel.init(jnp.zeros(1), as_density(lambda z: -0.5 * z @ z))
 
 
-def test_direction_is_kept_over_the_turns_of_a_cycle():
-    """Blocks resume the kernel: its direction survives what other parts do."""
-    density = as_density(lambda z: -0.5 * jnp.sum(z**2), 4)
+def test_direction_is_kept_when_the_kernel_is_resumed():
+    density = as_density(lambda z: -0.5 * jnp.sum(z**2))
     kernel = MCLMC(0.2, 5.0)
     state = kernel.step(jax.random.key(0), kernel.init(jnp.ones(3), density), density)[0]
     again = kernel.resume(state, jnp.zeros(3), density)
     np.testing.assert_array_equal(again.direction, state.direction)
     assert float(again.log_density) == 0.0
+
+
+@pytest.mark.slow
+def test_kernel_in_a_cycle():
+    """Three coordinates by it and one by slices: |z| < 4.5."""
+    density = as_density(lambda z: -0.5 * jnp.sum(z**2), 4)
     engine = Chains(Cycle(Block([0, 1, 2], MCLMC()), Block([3], Slice())), warmup=300, draws=500)
     z = infer(density, engine, progress=False).draws.positions
     assert np.all(np.abs(z.mean((0, 1))) < 4.5 / np.sqrt(ess_bulk(z)))
