@@ -3,8 +3,12 @@
 Given everything outside of a plate its elements are independent, pi(x | rest) = prod_i pi_i(x_i | rest). The factors of
 element i are what one run of the plate's body for that element alone computes, so that all of them, mapped over i, cost
 what one evaluation of the plate costs. In that run the plate's result is a mark which reaches every value computed
-from it: a factor that the mark reaches would read other elements, and is refused. So is a factor outside of the plate
-that reads the sites.
+from it: a factor that the mark reaches reads other elements, or its own by a way that the run does not see. So does a
+factor outside of the plate that reads the sites.
+
+Such factors are looked at in the traced program (``passes.alignment``): if each of their elements reads one element of
+the plate, the one beside it or the one that an index in the data names, all elements are evaluated together
+(``lockstep``). Otherwise they are not independent, and moving them apart is refused.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _jax, arguments, space
+from . import _jax, arguments, codes, lockstep, space
 from .errors import ModelError, at, suggest
 
 Array = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "plate"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["density", "position"], meta_fields=["names", "plate", "together"]
+)
 @dataclass(frozen=True, eq=False)
 class Elements:
     """Full conditionals of sites in the elements of a plate, one for each.
@@ -34,6 +40,7 @@ class Elements:
         position: Full position, shape (dim,).
         names: The sites, in the order of the density's layout.
         plate: Name of the plate.
+        together: Whether all elements are evaluated at once, because factors outside of the plate read them.
 
     Example:
         >>> import ppl
@@ -51,6 +58,7 @@ class Elements:
     position: Array
     names: tuple[str, ...]
     plate: str
+    together: bool = False
 
     @property
     def _depth(self) -> int:
@@ -88,7 +96,8 @@ class Elements:
         """Whether an element's conditional has a gradient."""
         from .compile import host_names
 
-        return not host_names(_element(self)[0], graded=False)
+        programs = [code for code, _ in _readings(self) or []] if self.together else [_element(self)[0]]
+        return not any(host_names(code, graded=False) for code in programs)
 
     def start(self) -> Array:
         """The elements' part of the full position, shape (count, dim)."""
@@ -105,8 +114,20 @@ class Elements:
 
     def element(self, index: Array) -> Element:
         """The conditional of one element; the index may be traced."""
-        _element(self)
         return Element(self, index)
+
+    def scores(self, x: Array) -> Array:
+        """Log densities (count,) of all elements at ``x`` of shape (count, dim), of those evaluated together."""
+        compiled = self.density.compiled
+        arrays = codes.inputs(compiled, self.density.data, self.merge(x))
+        sizes = self.density.layout[self.names[0]].shape[: self._depth]
+        total = jnp.zeros(sizes, x.dtype)
+        for code, readings in _readings(self) or []:
+            outputs = code.run(*arrays)
+            for reading, value in zip(readings, outputs, strict=False):
+                if reading is not None:
+                    total = total + reading.scores(value, outputs, sizes, None).astype(x.dtype)
+        return total.ravel()
 
     def _columns(self, x: Array) -> dict[str, Array]:
         """Cut the last axis into the sites' parts."""
@@ -156,11 +177,15 @@ class Element:
 
     def split(self) -> tuple[Element, Element]:
         """Log prior given the rest (with log-determinants), and the factors of what depends on the element."""
+        if self.all.together:
+            raise ModelError(f"split: the elements of plate {self.all.plate!r} are evaluated together")
         return replace(self, part="prior"), replace(self, part="likelihood")
 
     def __call__(self, x: Array) -> Array:
         """Log density of the element at ``x`` of shape (dim,) given the rest, up to a constant."""
         whole = self.all
+        if whole.together:
+            return lockstep.value(whole, jnp.asarray(self.index, jnp.int32), x)
         code, labels = _element(whole)
         if self.part != "all":
             own = self.part == "prior"
@@ -190,8 +215,6 @@ def elements(density: Any, names: Sequence[str], z: Array, plate: str) -> Elemen
         ModelError: A site that does not stand in the plate, or elements that others read.
     """
     sites = density.compiled.sites
-    if getattr(density.compiled, "hand", None) is not None:
-        raise ModelError(f"each={plate!r} needs the model's own coordinates; compile without reparameterize=")
     for name in names:
         if not _path(sites[name], plate):
             around = [label for label, _, _ in sites[name].plates]
@@ -211,7 +234,45 @@ def elements(density: Any, names: Sequence[str], z: Array, plate: str) -> Elemen
                 f"\n{at(sites[names[0]].source)}\n{at(sites[name].source)}"
             )
     found = Elements(density, z, tuple(sorted(names, key=lambda name: density.layout[name].start)), plate)
-    _element(found)
+    try:
+        if getattr(density.compiled, "hand", None) is not None:
+            raise ModelError(f"each={plate!r} needs the model's own coordinates; compile without reparameterize=")
+        _element(found)
+    except ModelError:
+        if _readings(found) is None:
+            raise
+        return replace(found, together=True)
+    return found
+
+
+def _readings(whole: Elements) -> list[tuple[Any, list[Any]]] | None:
+    """Programs of the terms that read the sites, and how each of their outputs reads elements of the plate.
+
+    None if an element of a term may read two of them. A term that reads several of the sites counts once.
+    """
+    compiled = whole.density.compiled
+    identity = ("readings", whole.names, whole.plate)
+    if identity not in compiled._parts:
+        compiled._parts[identity] = _read(whole)
+    return compiled._parts[identity]
+
+
+def _read(whole: Elements) -> list[tuple[Any, list[Any]]] | None:
+    depth, found = whole._depth, []
+    seen: dict[tuple[str, str], tuple[str, Any]] = {}
+    for name in whole.names:
+        pattern = codes.pattern(whole.density.compiled, name)
+        labels = [reading.label for reading in pattern.readings]
+        kept: list[Any] = []
+        for reading in pattern.readings:
+            places = reading.places[:depth]
+            if any(place is None or place.offsets != {0} for place in places) or labels.count(reading.label) > 1:
+                return None
+            if seen.setdefault(reading.label, (name, places))[1] != places:
+                return None
+            own = seen[reading.label][0] == name
+            kept.append(replace(reading, places=places, index=reading.index[:depth]) if own else None)
+        found.append((pattern.code, kept))
     return found
 
 
@@ -293,8 +354,9 @@ def _factors(whole: Elements, chosen: set[str], path: tuple) -> set[tuple[str, s
 def _refuse(whole: Elements, name: str, why: str) -> None:
     sites = whole.density.compiled.sites
     first = whole.names[0]
+    others = ", give each of the sites a Block of its own" if len(whole.names) > 1 else ""
     raise ModelError(
         f"each={whole.plate!r}: the elements of site {first!r} do not move independently of each other, because site "
         f"{name!r} {why}:\n{at(sites[first].source)}\n{at(sites[name].source)}\n"
-        f"  Leave each= out, Block({first!r}, kernel), or write {name!r} inside of the plate, for one element."
+        f"  Leave each= out, Block({first!r}, kernel){others}, or write {name!r} inside of the plate, for one element."
     )

@@ -58,6 +58,41 @@ def walks(count):
 
 
 @ppl.model
+def counties(codes, x):
+    scale = ppl.sample("scale", dist.HalfNormal(1.0))
+
+    @ppl.plate("county", 4)
+    def effects():
+        level = ppl.sample("level", dist.Normal(0.0, scale))
+        slope = ppl.sample("slope", dist.Normal(jnp.array([1.0, 2.0]), scale).to_event(1))
+        return level, slope
+
+    level, slope = effects
+
+    @ppl.plate("row", codes, x)
+    def _(c, v):
+        ppl.sample("y", dist.Normal(level[c] + slope[c] @ v, scale))
+
+
+@ppl.model
+def summed_out(x):
+    @ppl.plate("i", x)
+    def _(v):
+        theta = ppl.sample("theta", dist.Normal(0.0, 1.0))
+        k = ppl.sample("k", dist.Bernoulli(0.3))
+        ppl.sample("y", dist.Normal(theta + k * v, 1.0))
+
+
+@ppl.model
+def centre():
+    shift = ppl.plate("i", lambda: ppl.sample("shift", dist.Normal(0.0, 1.0)), 4)
+    ppl.plate("i", lambda: ppl.sample("theta", dist.Normal(shift.mean(), 1.0)), 4)
+
+
+ROWS = RNG.integers(4, size=9)
+
+
+@ppl.model
 def twice():
     ppl.plate("b", lambda: ppl.sample("w", dist.Normal(0.0, 1.0)), 2)
     ppl.plate("a", lambda: ppl.plate("b", lambda: ppl.sample("x", dist.Normal(0.0, 1.0)), 2), 3)
@@ -76,6 +111,8 @@ PROGRAMS = {
     "outer, all of its sites": (nested(RNG.normal(size=(2, 3))), ("alpha", "upper", "beta", "share"), "a"),
     "chains in a plate": (walks(4), ("x", "start"), "series"),
     "scoped": (scoped(), "sub/theta", "sub/school"),
+    "read by rows": (counties(ROWS, RNG.normal(size=(9, 2))), "slope", "county"),
+    "reading all of another": (centre(), "theta", "i"),
     "one element": (schools(np.ones(1)), "theta", "school"),
 }
 
@@ -149,10 +186,20 @@ def work(function, *args):
     return count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def test_all_elements_cost_what_one_evaluation_of_the_plate_costs():
+@ppl.model
+def grouped(count, codes):
+    theta = ppl.plate("school", lambda: ppl.sample("theta", dist.Normal(0.0, 1.0)), count)
+    ppl.plate("row", lambda c: ppl.sample("y", dist.Normal(theta[c], 1.0)), codes)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: schools(np.ones(n)), lambda n: grouped(n, np.arange(100) % n)], ids=["in", "out"]
+)
+def test_all_elements_cost_what_one_evaluation_of_the_plate_costs(make):
     costs = {}
     for size in (20, 40, 80):
-        density = ppl.compile(schools(np.ones(size)).condition(y=np.zeros(size)))
+        program = make(size)
+        density = ppl.compile(program.condition(y=np.zeros(program.sites["y"].shape)))
 
         def every(z, x, density=density):
             elements = density.restrict("theta", z, each="school")
@@ -175,7 +222,7 @@ def summed():
 @ppl.model
 def gathered(codes):
     theta = ppl.plate("i", lambda: ppl.sample("theta", dist.Normal(0.0, 1.0)), 4)
-    ppl.plate("j", lambda c: ppl.sample("obs", dist.Normal(theta[c], 1.0)), codes)
+    ppl.plate("j", lambda c: ppl.sample("obs", dist.Normal(theta[c] - theta[c - 1], 1.0)), codes)
 
 
 @ppl.model
@@ -186,19 +233,21 @@ def rolled():
 
 @ppl.model
 def through_another():
-    shift = ppl.plate("i", lambda: ppl.sample("shift", dist.Normal(0.0, 1.0)), 4)
-    ppl.plate("i", lambda: ppl.sample("theta", dist.Normal(shift.mean(), 1.0)), 4)
+    theta = ppl.plate("i", lambda: ppl.sample("theta", dist.Normal(0.0, 1.0)), 4)
+    ppl.plate("i", lambda: ppl.sample("shift", dist.Normal(theta.mean(), 1.0)), 4)
 
 
+@pytest.mark.standard_promotion
 @pytest.mark.parametrize(
     "program, message",
     [
+        (summed_out(np.ones(4)), "site 'k' is summed out"),
         (summed(), "'total' stands outside of plate 'i'"),
         (gathered(np.array([0, 1, 1])), "'obs' stands outside of plate 'i'"),
         (rolled(), "'next' reads other elements of the plate"),
-        (through_another(), "'theta' reads other elements of the plate"),
+        (through_another(), "'shift' reads other elements of the plate"),
     ],
-    ids=["summed", "gathered", "rolled", "through another"],
+    ids=["summed out", "summed", "gathered", "rolled", "through another"],
 )
 def test_elements_that_others_read_are_refused_with_the_line(program, message):
     density = ppl.compile(program)
@@ -219,6 +268,9 @@ def test_a_plate_that_is_none_is_refused():
     chains = ppl.compile(walks(3))
     with pytest.raises(ppl.ModelError, match="steps of a chain depend on each other"):
         chains.restrict("x", jnp.zeros(chains.dim), each="time")
+    rows = ppl.compile(counties(ROWS, np.zeros((9, 2))))
+    with pytest.raises(ppl.ModelError, match="a Block of its own"):
+        rows.restrict(("level", "slope"), jnp.zeros(rows.dim), each="county")
     both = ppl.compile(twice())
     with pytest.raises(ppl.ModelError, match="do not stand in the same plates"):
         both.restrict(("x", "w"), jnp.zeros(both.dim), each="b")

@@ -15,6 +15,7 @@ import ppl
 from ppl import dist
 from ppl.inference import infer
 from ppl.inference.calibration.rank import rank_invariance
+from ppl.inference.calibration.sbc import sbc
 from ppl.inference.mcmc import (
     HMC,
     NUTS,
@@ -22,6 +23,7 @@ from ppl.inference.mcmc import (
     Chains,
     Cycle,
     EllipticalSlice,
+    Gibbs,
     RandomWalk,
     Slice,
     composite,
@@ -206,6 +208,57 @@ def apart(kernel):
 def test_elements_that_move_apart_keep_the_joint_law(name):
     result = invariance(varied, apart(APART[name]), reversible=True)
     assert result.passed(1e-4), str(result)
+
+
+@ppl.model
+def read_by_rows():
+    scale = ppl.sample("scale", dist.LogNormal(0.0, 0.5))
+    theta = ppl.plate("i", lambda: ppl.sample("theta", dist.StudentT(5.0, 0.0, scale)), 3)
+    ppl.plate("row", lambda c: ppl.sample("x", dist.Gumbel(theta[c], 0.5)), np.array([0, 0, 1, 2, 2, 2]))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [HMC(0.4, steps=3), pytest.param(NUTS(0.5, max_depth=4), marks=SLOW), pytest.param(Slice(1.0), marks=SLOW)],
+)
+def test_elements_that_rows_read_keep_the_joint_law(kernel):
+    own = Block("theta", kernel, each="i")
+    rest = Block(["scale", "x"], RandomWalk(step_size=0.4))
+    result = invariance(read_by_rows, Cycle(own, rest, own), reversible=True)
+    assert result.passed(1e-4), str(result)
+
+
+@ppl.model
+def coded():
+    rate = ppl.sample("rate", dist.Beta(2.0, 1.0))
+
+    @ppl.plate("i", np.array([0.5, 1.0, 3.0]))
+    def _(v):
+        k = ppl.sample("k", dist.Categorical(jnp.stack([rate, 0.3 * (1 - rate), 0.7 * (1 - rate)])))
+        ppl.sample("x", dist.Normal(v * k, 0.4 + 0.3 * k))
+
+
+@SLOW
+@pytest.mark.standard_promotion
+def test_codes_of_elements_keep_the_joint_law():
+    density = ppl.compile(coded(), marginalize=False)
+    codes = Block("k", Gibbs(), each="i")
+    reals = Block(["rate", "x"], HMC(0.3, steps=3))
+    both = Block(("k", "x"), Cycle(Gibbs(), Block([0], RandomWalk(step_size=1.0)), Gibbs()), each="i")
+    for kernel in (Cycle(codes, reals, codes), Cycle(both, Block("rate", Slice(1.0)), both)):
+        functions = lambda z: jnp.concatenate([z, z**2, z[:-1] * z[1:], z[1:4] * z[4:]])  # noqa: E731
+        options = {"replications": 3000, "steps": 6, "seed": 3}
+        result = rank_invariance(kernel, density, density.prior, functions, **options)
+        assert result.passed(1e-4), str(result)
+
+
+@SLOW
+@pytest.mark.standard_promotion
+def test_replications_that_warm_up_in_the_graph_are_calibrated():
+    """Adaptation of parts and elements inside of a compiled program; a correct sampler fails with probability 1%."""
+    kernel = Cycle(Block("scale", HMC()), Block("theta", RandomWalk(), each="i"), Block("theta", Slice(), each="i"))
+    found = sbc(read_by_rows(), kernel, observe="x", replications=200, draws=31, warmup=150, thin=5, seed=0)
+    assert found.passes(0.01), str(found)
 
 
 def test_elements_that_accept_together_by_one_of_them_are_caught(monkeypatch):
