@@ -46,6 +46,24 @@ class StructuredDensity(Protocol):
         ...
 
 
+class ConditionalDensity(Protocol):
+    """A log density that knows exact laws of some of its variables given the others."""
+
+    dim: int
+
+    def __call__(self, position: Array) -> Array:
+        """Evaluate the log density at a flat position of shape ``(dim,)``."""
+        ...
+
+    def conditional(self, names: Any, position: Array) -> Proposal:
+        """The law of ``names``, or of all for None, given the rest of ``position``.
+
+        Raises:
+            ValueError: If it is none that can be sampled.
+        """
+        ...
+
+
 class NamedDensity(Protocol):
     """A log density that says what its vector means; the result of a run is then labelled as a program's is.
 
@@ -61,6 +79,8 @@ class NamedDensity(Protocol):
         external: Names of functions that it calls outside of JAX.
         differentiable: Whether it has a gradient.
         work: Array elements that one evaluation computes.
+        finite: Numbers of states of the last entries of the vector, which are codes of finite variables.
+        continuous: Number of entries that are real.
     """
 
     dim: int
@@ -72,6 +92,8 @@ class NamedDensity(Protocol):
     external: Any
     differentiable: bool
     work: int
+    finite: tuple[int, ...]
+    continuous: int
 
     def __call__(self, position: Array) -> Array:
         """Evaluate the log density at a flat position of shape ``(dim,)``."""
@@ -135,7 +157,8 @@ class Kernel(Protocol):
     """A Markov kernel that leaves a density invariant; a frozen pytree whose leaves are its tuning.
 
     A kernel, or an engine, that follows the gradient of the density says so, ``gradient: ClassVar[bool] = True``; it
-    is then never given a density that has none.
+    is then never given a density that has none. One that moves codes of finite variables says ``finite = True``
+    likewise; others are never given a density that has some.
     """
 
     def init(self, position: Position, density: LogDensity) -> State:
