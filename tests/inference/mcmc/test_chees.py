@@ -1,8 +1,7 @@
 """Many-chain HMC with learned lengths: invariance, the gradient of its criterion, answers, convergence, resuming."""
 
 import contextlib
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,42 +15,20 @@ from ppl.inference.calibration.rank import rank_invariance
 from ppl.inference.core import as_density
 from ppl.inference.mcmc import chees_block as program
 from ppl.inference.mcmc.start import StartError
+from tests.inference.mcmc.chees_kernel import tuned
 from tests.oracles.targets import BY_NAME
 
 TARGET = as_density(lambda z: -0.5 * jnp.sum((z / jnp.array([1.0, 0.1, 20.0])) ** 2), 3)
 
 
-@dataclass(frozen=True)
-class Transition:
-    """The block's transition with a fixed tuning, as a kernel on two chains."""
-
-    tuning: Any
-
-    def init(self, position, density):
-        return program.evaluate(position, density)
-
-    def step(self, key, state, density):
-        index = jax.random.bits(key, (), jnp.uint32)
-        new, *_ = program.transition(self.tuning, 8, key, jnp.right_shift(index, 8), state, density)
-        return new, None
-
-
-jax.tree_util.register_dataclass(Transition, ["tuning"], [])
-
-
 def invariance(name, replications=2048):
     target = BY_NAME[name]
-    tuning = program.first_tuning(target.step_size, len(target.scale), np.float64)
-    scale = np.asarray(target.scale)
-    scale = np.sqrt(np.sum(scale**2, axis=1)) if scale.ndim == 2 else scale
-    step = target.step_size * (0.03 if name == "gaussian" else 1.0)
-    tuning = replace(tuning, scale=scale, step_size=np.float64(step), log_length=np.log(8 * step))
 
     def functions(z):
         return jnp.concatenate([z[0], z[0] ** 2, z[0] * z[1], jnp.round(target.log_density(z[1]), 6)[None]])
 
     return rank_invariance(
-        Transition(tuning),
+        tuned(target),
         as_density(lambda z: target.log_density(z)),
         lambda key: jax.vmap(target.sample)(jax.random.split(key, 2)),
         functions,
