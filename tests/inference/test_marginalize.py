@@ -10,7 +10,8 @@ import pytest
 
 import ppl
 from ppl import dist
-from ppl.inference import infer, load, mcmc
+from ppl.inference import infer, load, loop, mcmc
+from ppl.inference.record import Recorder
 
 pytestmark = pytest.mark.standard_promotion
 ENGINE = mcmc.PooledHMC(chains=4, draws=250, max_draws=250)
@@ -109,13 +110,30 @@ def test_predictions_use_the_codes(fit):
     assert np.abs(old.mean(("chain", "draw")) - fit.posterior["centre"].mean(("chain", "draw"))).max() < 0.3
 
 
-def test_saved_streamed_and_resumed_fits_have_the_same_codes(fit, tmp_path):
+def test_saved_streamed_and_resumed_fits_have_the_same_codes(fit, tmp_path, monkeypatch):
     fit.save(tmp_path / "fit.zarr")
     again = load(tmp_path / "fit.zarr")
     np.testing.assert_array_equal(again.posterior["k"], fit.posterior["k"])
     streamed = infer(fit.program, ENGINE, seed=5, progress=False, path=tmp_path / "run")
     np.testing.assert_array_equal(streamed.draws.positions, fit.draws.positions)
     np.testing.assert_array_equal(streamed.posterior["k"], fit.posterior["k"])
+    add, sampled = Recorder.add, []
+
+    def crash(self, block):
+        sampled.extend([block] if block.phase == "sampling" else [])
+        if len(sampled) == 2:
+            raise RuntimeError("crash")
+        add(self, block)
+
+    monkeypatch.setattr(loop, "FIRST_BLOCK", 50)
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", (-1.0, 1e9))
+    monkeypatch.setattr(Recorder, "add", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        infer(fit.program, ENGINE, seed=5, progress=False, path=tmp_path / "crashed")
+    monkeypatch.undo()
+    resumed = infer.resume(tmp_path / "crashed", fit.program, progress=False)
+    np.testing.assert_array_equal(resumed.draws.positions, fit.draws.positions)
+    np.testing.assert_array_equal(resumed.posterior["k"], fit.posterior["k"])
 
 
 def test_equal_positions_have_codes_of_their_own():

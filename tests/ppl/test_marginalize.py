@@ -19,7 +19,7 @@ pytestmark = pytest.mark.standard_promotion
 def value_and_gradient(density, z):
     return jax.value_and_grad(lambda z: density(z))(z)
 
-FAST = ("mixture", "long format, nested", "nested", "joint", "hmm", "panel")
+FAST = ("mixture", "long format, nested", "hmm")
 """Enumerated in every run; the others are slow tests."""
 EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
@@ -142,6 +142,7 @@ def test_long_chains_of_higher_order_are_refused():
         ppl.compile(program)
 
 
+@pytest.mark.slow
 def test_only_the_named_sites_are_summed():
     program = CASES["long format, nested"]()
     density = ppl.compile(program, marginalize="m")
@@ -156,6 +157,7 @@ def test_only_the_named_sites_are_summed():
     np.testing.assert_allclose(conditional(other) - conditional(z[3:]), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_prior_and_likelihood_add_up_and_the_prior_forgets_the_data():
     program = CASES["hierarchical"]()
     density = ppl.compile(program)
