@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .finite_metropolis import FiniteMetropolis
     from .gibbs import Gibbs
     from .hmc import HMC
-    from .independence import Independence, StudentT
+    from .independence import Independence
     from .informed import LocallyInformed
     from .mala import MALA
     from .microcanonical import MAMS, MCLMC
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .nuts import NUTS
     from .pooled import PooledHMC
     from .preconditioned import Preconditioned
-    from .proposals import GaussianProposal
+    from .proposals import GaussianProposal, StudentT
     from .pseudo_marginal import PseudoMarginal
     from .random_walk import RandomWalk
     from .sgmcmc import gradient_noise
@@ -75,7 +75,7 @@ _HOMES = {
     "SGLD": "sgmcmc_langevin",
     "Slice": "slice",
     "Stretch": "stretch",
-    "StudentT": "independence",
+    "StudentT": "proposals",
     "Tempering": "tempering",
     "Walk": "walk",
 }

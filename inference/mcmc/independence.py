@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from . import metropolis
 from .metropolis import MoveInfo
@@ -45,9 +43,11 @@ class Independence:
             positions: a Laplace approximation, a flow, ``StudentT``.
 
     Example:
+        >>> import numpy as np
         >>> from ppl.inference.core import as_density
-        >>> density, kernel = as_density(lambda z: -0.5 * jnp.sum(z**2)), Independence(StudentT(np.zeros(2), np.eye(2)))
-        >>> state, info = kernel.step(jax.random.key(0), kernel.init(jnp.zeros(2), density), density)
+        >>> from ppl.inference.mcmc import StudentT
+        >>> density, kernel = as_density(lambda z: -0.5 * z @ z), Independence(StudentT(np.zeros(2), np.eye(2)))
+        >>> state, info = kernel.step(jax.random.key(0), kernel.init(np.zeros(2), density), density)
         >>> bool(0.0 < info.acceptance_rate <= 1.0)
         True
     """
@@ -85,48 +85,3 @@ jax.tree_util.register_dataclass(Independence, ["proposal"], [])
 def log_weight(state: WeighedPoint) -> Array:
     """Logarithm of pi / q."""
     return state.log_density - state.log_proposal
-
-
-@dataclass(frozen=True)
-class StudentT:
-    """A multivariate Student t as a proposal, with tails heavier than those of most posteriors.
-
-    Attributes:
-        mean: Centre, shape (d,).
-        factor: Lower factor of the scale matrix (d, d).
-        df: Degrees of freedom.
-
-    Example:
-        >>> from scipy.stats import multivariate_t
-        >>> value = StudentT(np.ones(2), 2.0 * np.eye(2), 4.0).log_prob(np.zeros(2))
-        >>> bool(abs(value - multivariate_t(np.ones(2), 4.0 * np.eye(2), 4.0).logpdf(np.zeros(2))) < 1e-6)
-        True
-    """
-
-    mean: Array
-    factor: Array
-    df: Array = 5.0
-
-    @staticmethod
-    def of(proposal: Any, df: float = 5.0, scale: float = 1.2) -> StudentT:
-        """Heavier tails for a Gaussian with ``position`` and ``cholesky``, such as a Laplace approximation."""
-        return StudentT(proposal.position, scale * proposal.cholesky, df)
-
-    def sample(self, key: Array) -> Array:
-        """Draw one position."""
-        first, second = jax.random.split(key)
-        noise = jax.random.normal(first, jnp.shape(self.mean), jnp.result_type(self.mean))
-        chi = 2.0 * jax.random.gamma(second, jnp.asarray(0.5 * self.df, noise.dtype))
-        return self.mean + self.factor @ noise * jnp.sqrt(self.df / chi)
-
-    def log_prob(self, position: Array) -> Array:
-        """Log density of one position."""
-        dim = len(self.mean)
-        white = jax.scipy.linalg.solve_triangular(self.factor, position - self.mean, lower=True)
-        half = 0.5 * (self.df + dim)
-        constant = jax.lax.lgamma(half) - jax.lax.lgamma(0.5 * self.df) - 0.5 * dim * jnp.log(np.pi * self.df)
-        scale = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(self.factor))))
-        return constant - scale - half * jnp.log1p(white @ white / self.df)
-
-
-jax.tree_util.register_dataclass(StudentT, ["mean", "factor", "df"], [])

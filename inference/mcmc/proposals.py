@@ -47,3 +47,50 @@ class GaussianProposal:
 
 
 jax.tree_util.register_dataclass(GaussianProposal, ["mean", "factor"], [])
+
+
+@dataclass(frozen=True)
+class StudentT:
+    """A multivariate Student t as a proposal, with tails heavier than those of most posteriors.
+
+    Attributes:
+        mean: Centre, shape (d,).
+        factor: Lower factor of the scale matrix (d, d).
+        df: Degrees of freedom.
+
+    Example:
+        >>> from scipy.stats import multivariate_t
+        >>> value = StudentT(np.ones(2), 2.0 * np.eye(2), 4.0).log_prob(np.zeros(2))
+        >>> bool(abs(value - multivariate_t(np.ones(2), 4.0 * np.eye(2), 4.0).logpdf(np.zeros(2))) < 1e-6)
+        True
+    """
+
+    mean: Array
+    factor: Array
+    df: Array = 5.0
+
+    @staticmethod
+    def of(proposal: Any, df: float = 5.0, scale: float = 1.2) -> StudentT:
+        """Heavier tails for a Gaussian, a Laplace approximation or a ``GaussianProposal``."""
+        if isinstance(proposal, GaussianProposal):
+            return StudentT(proposal.mean, scale * proposal.factor, df)
+        return StudentT(proposal.position, scale * proposal.cholesky, df)
+
+    def sample(self, key: Array) -> Array:
+        """Draw one position."""
+        first, second = jax.random.split(key)
+        noise = jax.random.normal(first, jnp.shape(self.mean), jnp.result_type(self.mean))
+        chi = 2.0 * jax.random.gamma(second, jnp.asarray(0.5 * self.df, noise.dtype))
+        return self.mean + self.factor @ noise * jnp.sqrt(self.df / chi)
+
+    def log_prob(self, position: Array) -> Array:
+        """Log density of one position."""
+        dim = len(self.mean)
+        white = jax.scipy.linalg.solve_triangular(self.factor, position - self.mean, lower=True)
+        half = 0.5 * (self.df + dim)
+        constant = jax.lax.lgamma(half) - jax.lax.lgamma(0.5 * self.df) - 0.5 * dim * jnp.log(np.pi * self.df)
+        scale = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(self.factor))))
+        return constant - scale - half * jnp.log1p(white @ white / self.df)
+
+
+jax.tree_util.register_dataclass(StudentT, ["mean", "factor", "df"], [])

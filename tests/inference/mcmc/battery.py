@@ -44,8 +44,7 @@ from ppl.inference.mcmc import (
     composite,
 )
 from ppl.inference.mcmc.euclidean import Dense, Diagonal
-from ppl.inference.mcmc.independence import StudentT
-from tests.inference.mcmc import chees_kernel
+from ppl.inference.mcmc.proposals import StudentT
 from tests.inference.mcmc import chees_kernel
 from tests.oracles import targets
 from tests.oracles.targets import BY_NAME, Target
@@ -230,7 +229,6 @@ ROWS = [
     Row("stretch", lambda t: Stretch(), walkers=12, quick=("bimodal",)),
     Row("walk", lambda t: Walk(), walkers=12, quick=()),  # the default suite has test_ensemble_moves.py
     Row("differential", lambda t: DifferentialEvolution(), walkers=12, quick=()),
-    Row("chees", chees_kernel.tuned, walkers=2, quick=("gaussian",)),
     Row("chees", chees_kernel.tuned, walkers=2, quick=("gaussian",)),
     Row("gibbs", lambda t: Gibbs(), FINITE, (), reversible=False),
     Row("gibbs-random", lambda t: Gibbs(scan="random"), FINITE, FINITE),
