@@ -33,6 +33,8 @@ WORTH = 4_000
 """Operations that a replacement must save, below which another compilation when data are bound is not paid back."""
 RATIO = 0.7
 """Share of the price that a replacement may have at most."""
+FORGIVEN: tuple[type[Exception], ...] = (AttributeError, AssertionError, LookupError, TypeError, ValueError)
+"""Errors on an unfamiliar JAX, after which a term is left alone: slower, never wrong."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def collapse(
         if channel != "factor" or site in skip:
             continue
         choice = next((r for r in rows if r.term == i), None)
-        one = _look(_jax.select(code, [i]), inputs, choice)
+        try:
+            one = _look(_jax.select(code, [i]), inputs, choice)
+        except FORGIVEN:
+            continue
         if one is None:
             continue
         if one.code is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .collapse_forms import Block, Form, Index, move, table
+from .collapse_forms import TABLED, Block, Form, Index, move, table
 from .collapse_rows import gather_axis, kept_axes
 
 Array = Any
@@ -147,6 +147,8 @@ def _picked(reader: Any, eqn: Any) -> Form | None:
     if not simple or (form.index is not None and form.index.axis != 0):
         return None
     size = operand.aval.shape[1]
+    if operand.aval.shape[0] * size > TABLED:
+        return None
     found = _codes(eqn, reader.value(indices).reshape(-1), size)
     if found is None:
         return None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,8 @@ import jax.numpy as jnp
 
 Array = Any
 
-GUARDED = 10_000
+TABLED = 20_000_000
+"""Zeros and ones up to which codes are written as a table."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Square:
-    """``scale * weight * (sum of blocks)^2``.
+    """``scale * weight * sum over inner axes of (sum of blocks)^2``.
 
     Attributes:
         scale: A block without data.
         weight: Data, or None for one.
-        blocks: What is squared.
+        blocks: What is squared; their axes are those of the form, then the inner ones.
+        inner: Lengths of axes over which the square is summed already.
     """
 
     scale: Block
     weight: Array | None
     blocks: tuple[Block, ...]
+    inner: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,12 +260,13 @@ def squared(form: Form, one: Array) -> Form | None:
 def masked(form: Form, keep: Array, one: Array) -> Form:
     """The form where ``keep``, an array of data, and zero elsewhere."""
 
-    def cut(block: Block) -> Block:
-        data = jnp.broadcast_to(one, (1,) * (keep.ndim + 1)) if block.data is None else block.data
-        return replace(block, data=jnp.where(last(keep), data, jnp.zeros_like(data)))
+    def cut(block: Block, inner: int = 0) -> Block:
+        data = jnp.broadcast_to(one, (1,) * (keep.ndim + inner + 1)) if block.data is None else block.data
+        here = keep.reshape(*keep.shape, *(1,) * (inner + 1))
+        return replace(block, data=jnp.where(here, data, jnp.zeros_like(data)))
 
     def cut_square(square: Square) -> Square:
-        return replace(square, blocks=tuple(cut(b) for b in square.blocks))
+        return replace(square, blocks=tuple(cut(b, len(square.inner)) for b in square.blocks))
 
     return Form(form.shape, tuple(cut(b) for b in form.blocks), tuple(cut_square(s) for s in form.squares))
 
@@ -284,106 +287,39 @@ def _place(x: Array | None, rank: int, where: dict[int, int]) -> Array | None:
 
 def move(form: Form, shape: Sequence[int], where: dict[int, int]) -> Form:
     """The form with its axes ``a`` at ``where[a]``; axes that are not named have length one, new ones are broadcast."""
+    old, new = len(form.shape), len(shape)
 
-    def block(b: Block) -> Block:
+    def block(b: Block, inner: int = 0) -> Block:
         index = None if b.index is None else replace(b.index, axis=where[b.index.axis])
-        return Block(_place(b.latent, len(shape), where), _place(b.data, len(shape), where), index)
+        there = where | {old + i: new + i for i in range(inner)}
+        return Block(_place(b.latent, new + inner, there), _place(b.data, new + inner, there), index)
 
     def square(s: Square) -> Square:
-        weight = None if s.weight is None else first(_place(last(s.weight), len(shape), where))
-        return Square(block(s.scale), weight, tuple(block(b) for b in s.blocks))
+        weight = None if s.weight is None else first(_place(last(s.weight), new, where))
+        return Square(block(s.scale), weight, tuple(block(b, len(s.inner)) for b in s.blocks), s.inner)
 
     return Form(tuple(shape), tuple(block(b) for b in form.blocks), tuple(square(s) for s in form.squares))
 
 
-# ---------------------------------------------------------------------------------------------- sums
-
-
-def precise(x: Array) -> Any:
-    """A context in which statistics of data are computed in double precision."""
-    double = x.dtype == jnp.float64 or not jnp.issubdtype(x.dtype, jnp.floating) or jax.default_backend() == "tpu"
-    return nullcontext() if double else jax.enable_x64(True)
-
-
-def _summed(x: Array, axis: int) -> Array:
-    """Sum of data over an axis that stays, in double precision."""
-    with precise(x) as context:
-        wide = x if context is None else jax.lax.convert_element_type(x, jnp.float64)
-        return jax.lax.convert_element_type(jnp.sum(wide, axis=axis, keepdims=True), x.dtype)
-
-
-def segments(x: Array, codes: Array, size: int) -> Array:
-    """Sums of the entries of the first axis of ``x`` by code, in the precision of ``x``."""
-    at = jax.lax.ScatterDimensionNumbers(tuple(range(1, x.ndim)), (0,), (0,))
-    start = jax.lax.full((size, *x.shape[1:]), 0, x.dtype)
-    return jax.lax.scatter_add(start, codes[:, None], x, at, mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
-
-
-def _grouped(x: Array, index: Index) -> Array:
-    """Sums of data by code, the axis in its place."""
-    moved = jnp.moveaxis(x, index.axis, 0)
-    moved = jnp.broadcast_to(moved, (index.codes.shape[0], *moved.shape[1:]))
-    with precise(x) as context:
-        wide = moved if context is None else jax.lax.convert_element_type(moved, jnp.float64)
-        total = jax.lax.convert_element_type(segments(wide, index.codes, index.size), x.dtype)
-    return jnp.moveaxis(total, 0, index.axis)
-
-
-def both(block: Block, rank: int) -> tuple[Array, Array]:
-    """Latents and data of a block, ones where it has none."""
-    like = block.data if block.latent is None else block.latent
-    assert like is not None
-    one = jax.lax.full((1,) * (rank + 1), 1, like.dtype)
-    return one if block.latent is None else block.latent, one if block.data is None else block.data
-
-
-def reduce_block(block: Block, axes: Sequence[int], shape: Sequence[int]) -> Block:
-    """The sum of a block over axes."""
-    latent, data = both(block, len(shape))
-    index, sizes, broken = block.index, list(shape), None
-    if index is not None and index.axis in axes:
-        data, sizes[index.axis], broken = _grouped(data, index), index.size, index.broken
-        index = None
-    for axis in axes:
-        if latent.shape[axis] == 1 and data.shape[axis] == 1:
-            data = data * jnp.asarray(sizes[axis], data.dtype)
-        elif latent.shape[axis] == 1:
-            data = _summed(data, axis)
-        elif data.shape[axis] == 1:
-            latent = jnp.sum(latent, axis=axis, keepdims=True)
-        else:
-            width = max(latent.shape[-1], data.shape[-1])
-            latent, data = (_into_last(x, axis, width) for x in (latent, data))
-    gone = sorted(axes)
-    latent, data = jnp.squeeze(latent, gone), jnp.squeeze(data, gone)
-    if index is not None:
-        index = replace(index, axis=index.axis - sum(a < index.axis for a in gone))
-    if data.shape == latent.shape and data.size <= GUARDED:  # 0 times infinity is 0: nothing was observed there
-        latent = jnp.where(data == 0, jnp.zeros_like(latent), latent)
-    if all(n == 1 for n in data.shape[:-1]):
-        total = contract(latent, data)
-        return Block((total if broken is None else total + broken)[..., None], None, index)
-    if broken is not None:
-        data = data + broken
-    return Block(latent if block.latent is not None else None, data, index)
-
-
-def _into_last(x: Array, axis: int, width: int) -> Array:
-    """The axis moved into the last one, of length ``width``."""
-    x = jnp.broadcast_to(x, (*x.shape[:-1], width))
-    return jnp.expand_dims(jnp.moveaxis(x, axis, -1).reshape(*_without(x.shape, axis)[:-1], -1), axis)
-
-
-def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
-    return tuple(n for a, n in enumerate(shape) if a != axis)
-
-
-def contract(latent: Array, data: Array) -> Array:
-    """``sum_k latent[..., k] data[..., k]``."""
-    if data.shape[-1] == 1 or latent.shape[-1] == 1:
-        return jnp.sum(latent * data, axis=-1)
-    if all(n == 1 for n in latent.shape[:-1]):
-        return jnp.matmul(data, latent.reshape(-1))
-    if all(n == 1 for n in data.shape[:-1]):
-        return jnp.matmul(latent, data.reshape(-1))
-    return jnp.sum(latent * data, axis=-1)
+def inwards(square: Square, axes: Sequence[int], shape: Sequence[int]) -> Square | None:
+    """The square summed over axes, these made inner ones; None where scale, weight or codes vary along them."""
+    heads = [x for x in (square.scale.latent, square.weight) if x is not None]
+    indices = [b.index for b in square.blocks if b.index is not None]
+    if any(x.shape[a] != 1 for x in heads for a in axes) or any(i.axis in axes for i in indices):
+        return None
+    left = [a for a in range(len(shape)) if a not in axes]
+    where = {a: i for i, a in enumerate(left)}
+    deeper = {a: len(left) + len(square.inner) + i for i, a in enumerate(axes)}
+    outer = move(Form(tuple(shape), (), (replace(square, blocks=(), inner=()),)), [shape[a] for a in left], where)
+    before = {len(shape) + i: len(left) + i for i in range(len(square.inner))}
+    everywhere = where | deeper | before
+    blocks = tuple(
+        Block(
+            _place(b.latent, len(everywhere), everywhere),
+            _place(b.data, len(everywhere), everywhere),
+            None if b.index is None else replace(b.index, axis=where[b.index.axis]),
+        )
+        for b in square.blocks
+    )
+    inner = (*square.inner, *(shape[a] for a in axes))
+    return replace(outer.squares[0], blocks=blocks, inner=inner)

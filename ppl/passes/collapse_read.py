@@ -26,17 +26,16 @@ from .collapse_forms import (
     Index,
     add,
     agree,
-    both,
-    contract,
     first,
+    inwards,
     known,
     move,
     rank,
-    reduce_block,
     table,
 )
 from .collapse_rows import Locality, Root, elementwise
 from .collapse_squares import reduce_square
+from .collapse_sums import both, contract, reduce_block
 
 Array = Any
 
@@ -275,7 +274,9 @@ class Reader:
             if head is None or any(x is None for x in inner):
                 return None
             total: Any = functools.reduce(operator.add, inner)
-            whole = head * total**2
+            inside = tuple(range(len(form.shape), len(form.shape) + len(square.inner)))
+            shape = jnp.broadcast_shapes(total.shape, (*(1 for _ in form.shape), *square.inner))
+            whole = head * jnp.sum(jnp.broadcast_to(total, shape) ** 2, axis=inside)
             parts.append(whole if square.weight is None else whole * take(square.weight))
         if any(p is None for p in parts):
             return None
@@ -298,13 +299,17 @@ class Reader:
             return form
         shape = tuple(n for a, n in enumerate(form.shape) if a not in axes)
         blocks = [(b, form.shape) for b in form.blocks]
+        total = Form(shape, ())
         for square in form.squares:
             found = reduce_square(square, axes, form.shape, self.one, self.said)
-            if found is None:
+            if found is not None:
+                block, rows = found
+                blocks.append((block, tuple(1 if a in rows else n for a, n in enumerate(form.shape))))
+                continue
+            later = inwards(square, axes, form.shape) if shape else None
+            if later is None:
                 return None
-            block, rows = found
-            blocks.append((block, tuple(1 if a in rows else n for a, n in enumerate(form.shape))))
-        total = Form(shape, ())
+            total = add(total, Form(shape, (), (later,)), shape)
         for block, whole in blocks:
             if block.index is not None and block.index.axis in axes:
                 kind = "distinct rows" if block.index.mark == "rows" else "groups"

@@ -17,7 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .collapse_forms import Block, Index, Square, precise, segments
+from .collapse_forms import TABLED, Block, Index, Square
+from .collapse_sums import precisely, segments
 
 Array = Any
 
@@ -115,7 +116,7 @@ def _few(square: Square, rank: int) -> Square | None:
     for block in square.blocks:
         if block.index is None or (keep and (block.index.mark, block.index.axis) == (keep.mark, keep.axis)):
             blocks.append(block)
-        elif block.index.size > DENSEST:
+        elif block.index.size > DENSEST or block.index.size * block.index.codes.shape[0] > TABLED:
             return None
         else:
             blocks.append(_densified(block, rank))
@@ -123,6 +124,17 @@ def _few(square: Square, rank: int) -> Square | None:
     if head is not None and (keep is None or (head.mark, head.axis) != (keep.mark, keep.axis)):
         return None
     return replace(square, blocks=tuple(blocks))
+
+
+def _outwards(square: Square, axes: Sequence[int], shape: Sequence[int]) -> tuple[list[int], list[int], Square]:
+    """The square with its inner axes as ordinary ones at the end, to be summed over like the others."""
+    count = len(square.inner)
+    ones = (1,) * count
+    latent, weight = square.scale.latent, square.weight
+    latent = None if latent is None else latent.reshape(*latent.shape[:-1], *ones, latent.shape[-1])
+    weight = None if weight is None else weight.reshape(*weight.shape, *ones)
+    whole = Square(replace(square.scale, latent=latent), weight, square.blocks)
+    return [*axes, *range(len(shape), len(shape) + count)], [*shape, *square.inner], whole
 
 
 def reduce_square(square: Square, axes: Sequence[int], shape: Sequence[int], one: Array, said: list[str]) -> Any:
@@ -138,6 +150,8 @@ def reduce_square(square: Square, axes: Sequence[int], shape: Sequence[int], one
     Returns:
         A pure block, with axes of length one where rows were summed, and these axes; or None where nothing is gained.
     """
+    outer = len(shape)
+    axes, shape, square = _outwards(square, axes, shape)
     found = _few(square, len(shape))
     if found is None:
         return None
@@ -164,7 +178,12 @@ def reduce_square(square: Square, axes: Sequence[int], shape: Sequence[int], one
     else:
         value = _by_group(square, layout, one, said)
     sizes = [1 if a in rows else value.shape[layout.rest.index(a)] for a in range(len(shape))]
-    return Block(value.reshape(*sizes, 1), None), rows
+    inner = tuple(a for a in axes if a >= outer and a not in rows)
+    if inner:
+        value = jnp.sum(value.reshape(sizes), axis=inner)
+        for a in inner:
+            value = value if sizes[a] == shape[a] else value * jnp.asarray(shape[a], value.dtype)
+    return Block(value.reshape(*sizes[:outer], 1), None), tuple(a for a in rows if a < outer)
 
 
 def _weighted(square: Square) -> list[tuple[float, tuple[Array | None, ...]]]:
@@ -181,9 +200,7 @@ def _weighted(square: Square) -> list[tuple[float, tuple[Array | None, ...]]]:
 
 def _triangle(columns: Array) -> Array:
     """The factor R of (..., N, K) columns, in double precision."""
-    with precise(columns) as context:
-        wide = columns if context is None else jax.lax.convert_element_type(columns, jnp.float64)
-        return jax.lax.convert_element_type(jax.lax.linalg.qr(wide, full_matrices=False)[1], columns.dtype)
+    return precisely(lambda x: jax.lax.linalg.qr(x, full_matrices=False)[1], columns)
 
 
 def _apply(factor: Array, latent: Array) -> Array:
@@ -286,11 +303,13 @@ def _by_group(square: Square, layout: _Layout, one: Array, said: list[str]) -> A
 
 
 def _statistics(first: Array, rest: Array, codes: Array, size: int) -> tuple[Array, Array]:
-    with precise(first) as context:
-        wide = [x if context is None else jax.lax.convert_element_type(x, jnp.float64) for x in (first, rest)]
-        rows, left = _eliminated(wide[0], wide[1], codes, size)
-        within = jax.lax.linalg.qr(left, full_matrices=False)[1] if rest.shape[1] else left[:0]
-        return tuple(jax.lax.convert_element_type(x, first.dtype) for x in (rows, within))  # type: ignore[return-value]
+    """The rows of all codes, and the triangle of what is left, in double precision."""
+
+    def both(first: Array, rest: Array) -> tuple[Array, Array]:
+        rows, left = _eliminated(first, rest, codes, size)
+        return rows, jax.lax.linalg.qr(left, full_matrices=False)[1] if rest.shape[1] else left[:0]
+
+    return precisely(both, first, rest)
 
 
 def _table(block: Block, index: Index, layout: _Layout, one: Array) -> Array:

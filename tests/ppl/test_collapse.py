@@ -9,6 +9,7 @@ from scipy import stats
 import ppl
 from benchmarks.collapse import difference, programs
 from ppl import dist
+from ppl.passes import collapse
 from ppl.passes.collapse_rows import distinct, room
 
 pytestmark = pytest.mark.standard_promotion
@@ -21,6 +22,11 @@ GROUP = RNG.integers(0, 12, N)
 OTHER = RNG.integers(0, 5, N)
 FEW = RNG.integers(0, 5, N) / 2.0
 COUNT = RNG.poisson(2.0, N)
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch):
+    monkeypatch.setattr(collapse, "FORGIVEN", ())
 
 
 def notes(density):
@@ -114,6 +120,18 @@ def _unit_scale():
     return model(X[:, 0]).condition(y=NOISE)
 
 
+def _vectors():
+    @ppl.model
+    def model(x, y):
+        mu = ppl.sample("mu", dist.Normal(np.zeros(3), 1.0).to_event(1))
+        sigma = ppl.sample("sigma", dist.HalfNormal(np.ones(3)).to_event(1))
+        tau = ppl.sample("tau", dist.HalfNormal(1.0))
+        ppl.plate("row", lambda x: ppl.sample("y", dist.Normal(mu * x, sigma).to_event(1)), x)
+        ppl.plate("other", lambda x: ppl.sample("u", dist.Normal(mu + x, tau).to_event(1)), x)
+
+    return model(X[:, 0], X[:, :3]).condition(y=X[:, 1:], u=X[:, :3])
+
+
 def _geometric():
     @ppl.model
     def model(g):
@@ -141,7 +159,7 @@ def _factor():
     return model(X[:, 0])
 
 
-_FORMS = (_crossed, _panel, _masked, _random_slopes, _unit_scale, _geometric, _exponential, _factor)
+_FORMS = (_crossed, _panel, _vectors, _masked, _random_slopes, _unit_scale, _geometric, _exponential, _factor)
 OTHERS = {f.__name__: f for f in _FORMS}
 
 
@@ -265,6 +283,13 @@ def test_an_index_as_data_a_sorted_column_and_a_cumulative_sum_are_no_repeated_r
         ppl.sample("y", dist.StudentT(3.0, a * level, 1.0))
 
     assert not notes(agree(model(FEW).condition(y=FEW)))
+
+    @ppl.model
+    def by_place():
+        a = ppl.sample("a", dist.Normal(0.0, 1.0))
+        ppl.plate("row", lambda i: ppl.sample("y", dist.StudentT(3.0, a * jnp.sin(0.1 * i), 1.0)), N)
+
+    assert not notes(agree(by_place().condition(y=FEW)))
 
 
 def test_subsampled_and_ragged_plates_stay_the_same():
@@ -416,3 +441,14 @@ def test_single_precision_is_as_exact_as_the_plain_density(name):
         truth = jax.value_and_grad(exact)(jnp.asarray(z, jnp.float64))
     errors = [[np.max(np.abs(np.asarray(a, float) - b)) for a, b in zip(v, truth, strict=True)] for v in values]
     assert all(c <= 4 * p + 1e-6 * np.max(np.abs(t)) for p, c, t in zip(*errors, truth, strict=True)), errors
+
+
+def test_statistics_of_data_far_from_zero_are_made_in_double_precision():
+    program = normal(lambda a, b, g: 300.0 + a + b * g)(GROUP.astype(float)).condition(y=np.round(300.0 + NOISE, 2))
+    exact = both(program)[0]
+    z = np.array([-0.27, 0.18, 0.05], np.float32)
+    with jax.enable_x64(False):
+        plain, collapsed = (float(ppl.compile(program, collapse=c)(z)) for c in (False, True))
+    with jax.enable_x64(True):
+        truth = float(exact(z.astype(float)))
+    assert abs(collapsed - truth) < 2 * abs(plain - truth) + 0.01
