@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ppl.inference import diagnostics
+from ppl.inference.checkpoint import pack, unpack
 from ppl.inference.mcmc import PooledHMC
 
 
@@ -79,3 +80,21 @@ def test_low_rank_against_dense_and_in_a_thousand_dimensions():
     low, _, carry = per_gradient(None, target, sd, 300)
     assert carry.metric.basis.shape == (1000, 64)
     assert low > 10 * per_gradient("diagonal", target, sd, 300)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [dict(metric="low rank", rank=3, chains=8), dict(chains=80), dict(metric="diagonal")]
+)
+def test_a_run_goes_on_from_its_stored_carry(options):
+    target, _ = factors(12, 2)
+    engine = PooledHMC(draws=20, max_draws=20, **options)
+    carry, made, done = engine.start(3, target), [], False
+    while not done:
+        carry, part, done = engine.advance(unpack(*pack(carry)), target, 10)
+        made.append(part)
+    carry, whole, done = engine.start(3, target), [], False
+    while not done:
+        carry, part, done = engine.advance(carry, target, 100)
+        whole.append(part)
+    stored, straight = engine.finish(carry, made, target), engine.finish(carry, whole, target)
+    np.testing.assert_array_equal(stored.positions, straight.positions)
