@@ -115,6 +115,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ the loop
 
     def _go(self, seed: int, positions: np.ndarray | None) -> None:
+        self.monitor.superchains = getattr(self.engine, "superchains", None)
         self.show.update(self.monitor, self.keeper.glance, None)
         try:
             if self.carry is None:

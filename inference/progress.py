@@ -41,6 +41,7 @@ class Monitor:
         metrics: Numbers reported by the engine or found here, in the order of first appearance.
         started: When the run began.
         spent: Seconds that went into looking at R-hat and ESS.
+        superchains: Groups of short chains between which nested R-hat is shown, or None for R-hat between chains.
     """
 
     phase: str = "start"
@@ -49,6 +50,7 @@ class Monitor:
     metrics: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     spent: float = 0.0
+    superchains: int | None = None
 
     def see(self, block: Block) -> None:
         """Take note of one block."""
@@ -71,7 +73,9 @@ class Monitor:
         if positions is None:
             return
         with np.errstate(all="ignore"):
-            self.metrics["R-hat"] = float(np.max(diagnostics.rhat(positions)))
+            groups = self.superchains
+            rhat = diagnostics.rhat(positions) if groups is None else diagnostics.rhat_nested(positions, groups)
+            self.metrics["R-hat"] = float(np.max(rhat))
             self.metrics["ESS"] = float(np.min(diagnostics.ess_bulk(positions)))
         self.spent += time.perf_counter() - now
 

@@ -90,6 +90,10 @@ class ChEES:
     criterion: str = "chees"
     max_steps: int = 512
 
+    def suited(self, target: Any) -> ChEES:
+        """The same with the number of superchains decided."""
+        return replace(self, superchains=self.groups())
+
     def groups(self) -> int:
         """Number of superchains.
 
@@ -181,7 +185,6 @@ class ChEES:
         positions = stats.pop("position")
         carry = replace(carry, moments=carry.moments.add(positions))
         carry, done = self._judged(carry)
-        metrics["nested R-hat"] = float(np.max(carry.moments.nested_rhat(self.groups())))
         return carry, Block("sampling", positions, stats, metrics), done
 
     def finish(self, carry: ChEESCarry, blocks: list[Block], target: Any) -> Draws:

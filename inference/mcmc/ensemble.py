@@ -126,11 +126,16 @@ class Ensemble:
         """Find a finite starting point for each walker.
 
         Without ``init`` walkers try U(-2, 2), places near walkers that have found one and then, where the target
-        offers one, its prior. Rows of ``init`` are taken in turn, spread a little unless there is one for each walker of
-        all ensembles.
+        offers one, its prior. Rows of ``init`` are taken in turn, spread a little unless there is one for each walker
+        of all ensembles.
         """
         target = as_density(target)
         dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(np.asarray(init))[-1]
+        if not getattr(self.kernel, "ensemble", False):
+            raise TypeError(
+                f"Ensemble runs kernels on sets of walkers (Stretch, Walk, DifferentialEvolution), and "
+                f"{type(self.kernel).__name__} moves one position: mcmc.Chains runs it"
+            )
         if self.ensembles < 2:
             raise ValueError(f"ensembles={self.ensembles}: at least 2 are needed to judge whether they agree")
         if getattr(target, "finite", ()):

@@ -10,7 +10,7 @@ import pytest
 
 import ppl
 from ppl import dist
-from ppl.inference import infer, mcmc, status
+from ppl.inference import ess, infer, mcmc, status
 from ppl.inference.calibration.rank import rank_invariance
 from ppl.inference.core import as_density
 from ppl.inference.mcmc import chees_block as program
@@ -139,6 +139,13 @@ def test_sampling_goes_on_until_superchains_agree_or_the_limit():
     assert fit.draws.positions.shape[1] > 100 and max(fit.draws.info["nested_rhat"]) <= 1.01
     short = infer(target, mcmc.ChEES(**options, max_draws=20), init=starts, seed=1, progress=False)
     assert short.draws.positions.shape[1] == 20 and any("do not agree" in text for text in short.warnings())
+
+
+def test_a_rule_judges_superchains():
+    engine = mcmc.ChEES(chains=64, warmup=150)
+    fit = infer(gammas(), engine, seed=3, until=ess(1000), progress=False)
+    assert fit.draws.info["superchains"] == 16 and not fit.notes
+    assert fit.summary()["r_hat"].max() < 1.01 and fit.draws.positions.shape[1] < 400
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):

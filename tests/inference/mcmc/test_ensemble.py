@@ -130,6 +130,13 @@ def test_too_small_ensembles_are_refused(options, message):
         infer(as_density(lambda z: -jnp.sum(z**2), 5), mcmc.Ensemble(mcmc.Stretch(), **options), progress=False)
 
 
+def test_a_kernel_of_single_positions_is_refused():
+    with pytest.raises(TypeError, match=r"RandomWalk moves one position: mcmc\.Chains"):
+        infer(as_density(lambda z: -jnp.sum(z**2), 2), mcmc.Ensemble(mcmc.RandomWalk()), progress=False)
+    with pytest.raises(ValueError, match="infer\\(program, kernel\\)"):
+        infer(as_density(lambda z: -jnp.sum(z**2), 2), mcmc.Chains(mcmc.Walk()), progress=False)
+
+
 def test_moments_are_those_of_all_draws_however_they_come():
     x = np.random.default_rng(0).normal(size=(12, 40, 3)) + 100.0
     parts = ChainMoments.empty(12, 3).add(x[:, :7]).add(x[:, 7:]).nested_rhat(4)
