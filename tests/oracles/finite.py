@@ -194,7 +194,7 @@ def crossed():
 @ppl.model
 def reversed_reading(n):
     mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
-    k = ppl.plate("i", lambda: ppl.sample("k", dist.Bernoulli(0.3)), n)
+    k = ppl.plate("i", lambda i: ppl.sample("k", dist.Bernoulli(0.1 + 0.2 * i)), n)
 
     @ppl.plate("i", k[::-1])
     def row(k):
