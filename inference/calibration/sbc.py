@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import kept
 from .. import precision as floats
 from ..core import host_rng
 from ..diagnostics import autocovariance
@@ -107,7 +108,8 @@ def sbc(
         raise TypeError(f"{kernel!r} is no kernel (init, step); an engine goes into engine=")
     began = time.perf_counter()
     with floats.context(floats.choose(precision)):
-        subject = prepare(program, observe, quantities, 300 if warmup is None else warmup, draws)
+        moving = kernel if engine is None else engine
+        subject = prepare(program, observe, quantities, 300 if warmup is None else warmup, draws, moving)
         seeds = host_rng(seed, _KEYS).integers(2**32, size=2, dtype=np.uint32)
         if engine is None:
             run = _in_graph(subject, NUTS() if kernel is None else kernel, seeds, replications, thin, chunk)
@@ -134,8 +136,8 @@ class Subject:
     real: np.ndarray
 
 
-def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int) -> Subject:
-    """Condition a program on placeholders and compile it.
+def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int, kernel: Any = None) -> Subject:
+    """Condition a program on placeholders and compile it; finite sites that the kernel moves are kept as codes.
 
     Raises:
         ppl.ModelError: If nothing is observed, or the prior cannot be simulated.
@@ -153,7 +155,7 @@ def prepare(program: Any, observe: Any, quantities: Any, warmup: int, draws: int
     gaps = {mark: value for mark, value in program.fixed.items() if mark not in names and site_of(mark) in names}
     roles = {**free.roles, **dict.fromkeys(names, "observed"), **{mark: program.roles[mark] for mark in gaps}}
     template = replace(free, fixed={**done, **blank, **gaps}, roles=roles)
-    density = ppl.compile(template)
+    density = ppl.compile(template, marginalize=kept.summed(template, kept.kept(kernel, template)))
     if not density.dim:
         raise ppl.ModelError("the program has no latent site: there is nothing to calibrate")
     functions = tuple(quantities.items()) if isinstance(quantities, Mapping) else ()
