@@ -50,10 +50,10 @@ def both(low, high, t):
 SUBTLE = ("slice, both", "barker, old")  # nearly right: these take more replications to see
 
 MUTANTS = {
-    "mala, no proposal correction": ("mala", "banana", mala, "correction", lambda noise, back: 0.0),
+    "mala, no proposal correction": ("mala", "bimodal", mala, "correction", lambda noise, back: 0.0),
     "mala, gradient of the proposal forgotten": (
         "mala",
-        "heavy",
+        "bimodal",
         mala,
         "reverse_noise",
         lambda noise, push, push_back: -(noise + 2 * push),
