@@ -84,3 +84,10 @@ def test_a_model_that_is_nowhere_finite_is_explained_at_its_site():
 
     with pytest.raises(ppl.ModelError, match=r"(?s)'y'.*test_infer\.py:\d+"):
         infer(broken().condition(y=1.0), progress=False)
+
+
+def test_the_display_changes_no_draw():
+    program = mean_of(SD).condition(y=Y)
+    for engine in (mcmc.PooledHMC(draws=50), mcmc.Chains(mcmc.NUTS(), chains=2, warmup=60, draws=60)):
+        shown, hidden = (infer(program, engine, seed=3, progress=progress) for progress in (True, False))
+        np.testing.assert_array_equal(shown.draws.positions, hidden.draws.positions)
