@@ -274,8 +274,9 @@ _by_code: weakref.WeakValueDictionary[Hashable, Compiled] = weakref.WeakValueDic
 _CACHE_SIZE = 128
 
 
-def trace_program(program: Program, passes: Passes) -> Compiled:
+def trace_program(program: Program, passes: Passes | None = None) -> Compiled:
     """Trace a program with everything that may be asked of it as outputs."""
+    passes = passes or Passes()
     learned = program.learned()
     latent = program.latent()
     hidden = [n for n in latent if learned[n].discrete and passes.sums(n)]
@@ -387,5 +388,7 @@ def compile(
     passes = Passes.of(marginalize, collapse, reparameterize, marginalize_budget)
     compiled, data = lookup(program, passes), (*program.arguments.data, *program.fixed.values())
     if subsampled(program):
+        if compiled.hand is not None:
+            raise ModelError("reparameterize: a density with subsampled plates has the coordinates of the model's text")
         return subsampled_density(compiled, tuple(_on_device(x) for x in data), Labels(program), program)
     return compiled.bind(data, program)

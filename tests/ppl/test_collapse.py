@@ -61,10 +61,11 @@ def normal(mean):
 
 # ------------------------------------------------------------------------------------------------ forms that collapse
 
-SYNTHETIC = {name: program for name, program in programs(1, N).items()}
+SYNTHETIC = programs(1, N)
+DEAR = ("overdispersed", "shares", "slopes")  # to compile
 
 
-@pytest.mark.parametrize("name", SYNTHETIC)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEAR else n for n in SYNTHETIC])
 def test_the_models_of_the_benchmark_collapse_and_stay_the_same(name):
     assert notes(agree(SYNTHETIC[name]))
 
@@ -428,7 +429,9 @@ def test_rows_are_counted_exactly():
 # ------------------------------------------------------------------------------------------------ single precision
 
 
-@pytest.mark.parametrize("name", ["regression", "intercepts", "counts", "factors"])
+@pytest.mark.parametrize(
+    "name", ["regression", *(pytest.param(n, marks=pytest.mark.slow) for n in ("intercepts", "counts", "factors"))]
+)
 def test_single_precision_is_as_exact_as_the_plain_density(name):
     program = SYNTHETIC[name]
     exact = both(program)[0]
