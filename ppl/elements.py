@@ -294,6 +294,12 @@ def _element(whole: Elements) -> tuple[Any, list[tuple[str, str]]]:
 def _traced(whole: Elements) -> tuple[Any, list[tuple[str, str]]]:
     compiled, chosen = whole.density.compiled, set(whole.names)
     path = _path(compiled.sites[whole.names[0]], whole.plate)
+    if compiled.hand is not None:
+        moved = ", ".join(repr(e.name) for e in compiled.hand.moves.effects)
+        raise ModelError(
+            f"each={whole.plate!r}: the elements of a plate are updated in the coordinates of the model, but those of "
+            f"{moved} were chosen by hand; leave reparameterize= or each= out"
+        )
     wanted = _factors(whole, chosen, path)
     program = whole.density.program
     labels: list[tuple[str, str]] = []

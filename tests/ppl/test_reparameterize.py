@@ -337,3 +337,55 @@ def test_the_normal_density_loses_nothing_in_a_narrow_neck():
     theta = 3.0 + tau * x[2:]
     exact += float(np.sum(-0.5 * ((EFFECT - theta) / SIGMA) ** 2 - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)))
     assert abs(value - exact) < 1e-4
+
+
+def test_with_sites_that_are_summed_out_or_kept_as_codes():
+    @ppl.model
+    def mixed(n):
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        tau = ppl.sample("tau", dist.HalfNormal(1.0))
+
+        @ppl.plate("i", n)
+        def one(_):
+            theta = ppl.sample("theta", dist.Normal(mu, tau))
+            z = ppl.sample("z", dist.Bernoulli(0.3))
+            ppl.sample("y", dist.Normal(jnp.where(z == 1, theta + 2.0, theta), 1.0))
+
+    with jax.enable_x64(True):
+        program, rng = mixed(3).condition(y=np.arange(3.0)), np.random.default_rng(0)
+        plain, x = ppl.compile(program), rng.normal(size=5)
+        ours, exact, _, again = both_ways(plain.movable.at(np.linspace(0, 2, 3), np.ones(3)), x)
+        close(ours[0], exact[0])
+        close(ours[1], exact[1])
+        close(again, x)
+        kept = ppl.compile(program, marginalize=False)
+        moved = ppl.compile(program, marginalize=False, reparameterize="noncentred")
+        full = np.concatenate([x, [0.0, 1.0, 1.0]])
+        values = moved.constrain(full)
+        close(moved.unconstrain(values), full)
+        close(moved(full), kept(kept.unconstrain(values)) + 3 * np.log(values["tau"]))
+
+
+def test_elements_of_a_plate_have_their_conditionals_in_coordinates_by_hand():
+    with jax.enable_x64(True):
+        density = ppl.compile(schools(eight_schools), reparameterize="noncentred")
+        x = np.random.default_rng(0).normal(size=10)
+        each = density.restrict("theta", x, each="school")
+        y = each.start().at[3].add(0.5)
+        change = density(each.merge(y)) - density(x)
+        close(each.element(3)(y[3]) - each.element(3)(each.start()[3]), change)
+        close(each.scores(y).sum() - each.scores(each.start()).sum(), change)
+
+
+def test_subsampled_plates_are_refused_in_coordinates_by_hand():
+    @ppl.model
+    def big(y):
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        tau = ppl.sample("tau", dist.HalfNormal(1.0))
+        theta = ppl.plate("group", lambda _: ppl.sample("theta", dist.Normal(mu, tau)), 2)
+        ppl.plate("row", lambda y: ppl.sample("y", dist.Normal(theta[0], 1.0)), y, subsample=3)
+
+    program = big(np.arange(9.0)).condition(y=np.arange(9.0))
+    assert ppl.compile(program).dim == 4
+    with pytest.raises(ppl.ModelError, match="subsampled plates"):
+        ppl.compile(program, reparameterize="noncentred")
