@@ -285,9 +285,18 @@ def suits(kernel: Any, density: Any, place: str = "") -> None:
     """Refuse a kernel that cannot move what it is given.
 
     Raises:
-        ValueError: Codes of finite variables for a kernel of real ones, or no gradient for one that follows it.
+        TypeError: No kernel.
+        ValueError: Codes of finite variables for a kernel of real ones, no gradient for one that follows it, or a
+            kernel of ensembles.
     """
+    if isinstance(kernel, type) or not (hasattr(kernel, "init") and hasattr(kernel, "step")):
+        what = f"the class {kernel.__name__}: write {kernel.__name__}()" if isinstance(kernel, type) else repr(kernel)
+        raise TypeError(f"{place}a part is a kernel, with init and step, not {what}")
     name = f"{place}{type(kernel).__name__}"
+    if getattr(kernel, "ensemble", False):
+        raise ValueError(
+            f"{name} moves an ensemble of walkers together, not one position: it cannot be a part. Run it alone."
+        )
     finite = tuple(getattr(density, "finite", None) or ())
     if finite and not getattr(kernel, "finite", False):
         raise ValueError(

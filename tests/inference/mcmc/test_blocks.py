@@ -12,7 +12,7 @@ import ppl
 from ppl import dist
 from ppl.inference import checkpoint, infer
 from ppl.inference.core import as_density
-from ppl.inference.mcmc import HMC, NUTS, Block, Chains, Cycle, Gibbs, Mixture, RandomWalk, composite, lanes
+from ppl.inference.mcmc import HMC, NUTS, Block, Chains, Cycle, Gibbs, Mixture, RandomWalk, Stretch, composite, lanes
 from ppl.inference.mcmc.coordinates import Conditional, Span, indices, selection
 
 COVARIANCE = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.0], [0.1, 0.0, 4.0]])
@@ -149,6 +149,15 @@ def test_codes_of_finite_variables_need_a_kernel_for_codes():
         with pytest.raises(ValueError, match="moves real coordinates.*last 1 are codes.*Gibbs"):
             composite.expanded(kernel, 2, density)
     composite.expanded(Cycle(Block([0], HMC()), Block([1], Gibbs())), 2, density)
+
+
+def test_parts_are_kernels_of_one_position():
+    with pytest.raises(ValueError, match="ensemble of walkers"):
+        start(Cycle(HMC(), Stretch()), TARGET)
+    with pytest.raises(TypeError, match=r"the class HMC: write HMC\(\)"):
+        start(Cycle(Block([0, 1, 2], HMC)), TARGET)
+    with pytest.raises(TypeError, match="a part is a kernel"):
+        start(Cycle(HMC(), Chains(HMC())), TARGET)
 
 
 # ---------------------------------------------------------------------------------------------- running

@@ -23,6 +23,7 @@ from ppl.inference.mcmc import (
     Chains,
     Cycle,
     EllipticalSlice,
+    Exact,
     Gibbs,
     RandomWalk,
     Slice,
@@ -80,6 +81,7 @@ GIBBS = {
         shifted,
         Cycle(Block("mu", walk(2.0)), Block("m", EllipticalSlice(prior=gaussian_prior))),
     ),
+    "shifted, exact": (shifted, Cycle(Block("mu", Exact()), Block("m", Exact()))),
     "shifted, slice and HMC": (shifted, Cycle(Block("mu", Slice(2.0)), Block("m", HMC(0.5, steps=3)))),
 }
 QUICK = ("above, walk and HMC", "shifted, walk and ellipse")
