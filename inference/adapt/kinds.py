@@ -65,8 +65,9 @@ def promise(metric: AnyMetric, draws: np.ndarray, gradients: np.ndarray, current
 
     Example:
         >>> z = np.random.default_rng(0).normal(size=(4000, 2)) * [1.0, 5.0]
-        >>> round(promise(unit("diagonal", 2), z, -z / [1.0, 25.0], unit("diagonal", 2)).leapfrogs)
-        5
+        >>> right = diagonal(z, -z / [1.0, 25.0], unit("diagonal", 2))
+        >>> round(promise(right, z, -z / [1.0, 25.0], right).leapfrogs)
+        1
     """
     z = draws - draws.mean(axis=0)
     g = winsorise(gradients - gradients.mean(axis=0), current)

@@ -95,7 +95,7 @@ def test_lanes_share_the_chains():
 
 def test_the_program_lowers_for_accelerators():
     arguments = (np.zeros((4, 5)), np.zeros((SIZE, 4, 4)), np.zeros((SIZE, 2)), np.zeros(4))
-    for metric in (np.eye(2), np.ones(2)):
+    for metric in (np.eye(2), np.ones(2), (np.ones(2), np.ones((2, 1)), np.ones(1))):
         traced = block.trace(FunctionDensity(quartic, 2), *arguments, metric, metric, np.int32(3))
         text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
         assert "while" in text
