@@ -12,8 +12,6 @@ from ppl import dist
 from ppl.passes import collapse
 from ppl.passes.collapse_rows import distinct, room
 
-pytestmark = pytest.mark.standard_promotion
-
 RNG = np.random.default_rng(5)
 N = 2_000
 X = RNG.normal(size=(N, 4))
@@ -276,6 +274,7 @@ def test_these_are_left_alone(name):
     assert same.work == plain.work
 
 
+@pytest.mark.standard_promotion
 def test_an_index_as_data_a_sorted_column_and_a_cumulative_sum_are_no_repeated_rows():
     @ppl.model
     def model(x):
