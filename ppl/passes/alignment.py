@@ -18,12 +18,12 @@ MOST = 4
 """Most different offsets that are told apart."""
 
 _ELEMENTWISE = frozenset(
-    "abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp convert_element_type "
-    "copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a "
-    "igammac integer_pow imag is_finite le lgamma log log1p log2 logistic lt max min mul ne neg nextafter not or "
-    "polygamma population_count pow random_gamma_grad real reduce_precision regularized_incomplete_beta rem round "
-    "rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub "
-    "tan tanh xor zeta".split()
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
+    "convert_element_type clz copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge "
+    "gt igamma igamma_grad_a igammac integer_pow imag is_finite le lgamma log log1p log2 logistic lt max min mul "
+    "ne neg nextafter not or polygamma population_count pow random_gamma_grad real reduce_precision "
+    "regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical "
+    "sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta".split()
 )
 _REDUCE = frozenset(
     "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin".split()
@@ -310,6 +310,26 @@ def _least(count: int) -> Callable[[int], int | None]:
     return lambda axis: axis if axis < count else None
 
 
+def _tile(eqn: Any, reads: list[Reads]) -> Reads:
+    repeats = eqn.params["reps"]
+    return _axes(reads[0], lambda a: a if repeats[a] == 1 else None)
+
+
+def _unstack(eqn: Any, reads: list[Reads]) -> Reads:
+    return _axes(reads[0], _without([eqn.params["axis"]]))
+
+
+def _update(eqn: Any, reads: list[Reads]) -> Reads:
+    """A part of a value replaced: what stays is where it was."""
+    shape, part = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    return joined([reads[0], _axes(reads[1], lambda a: a if shape[a] == part[a] else None), *reads[2:]])
+
+
+def _scatter(eqn: Any, reads: list[Reads]) -> Reads:
+    return joined([reads[0], *map(_lost, reads[1:])])
+
+
+_SCATTERS = ("scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter_add", "scatter_mul")
 _RULES: dict[str, Callable[[Any, list[Reads]], Reads]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
@@ -322,8 +342,12 @@ _RULES: dict[str, Callable[[Any, list[Reads]], Reads]] = {
     "dot_general": _dot,
     "rev": _except("dimensions"),
     "sort": _except("dimension"),
+    "tile": _tile,
+    "unstack": _unstack,
+    "dynamic_update_slice": _update,
     "cholesky": _matrix,
     "triangular_solve": _matrix,
+    **dict.fromkeys(_SCATTERS, _scatter),
     **dict.fromkeys(_REDUCE, _reduce),
     **dict.fromkeys(_CUMULATIVE, _except("axis")),
 }

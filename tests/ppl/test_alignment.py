@@ -43,6 +43,11 @@ FUNCTIONS = {
     "sorted in rows": lambda x: jnp.sort(x, axis=1),
     "solved": lambda x: jax.vmap(lambda v: jax.scipy.linalg.solve_triangular(jnp.eye(3) + 0.1, v, lower=True))(x),
     "chosen": lambda x: jnp.where(x > 0, x, W.T[:4, :3]),
+    "tiled": lambda x: jnp.tile(x, (1, 2)),
+    "unstacked": lambda x: jnp.stack(jnp.unstack(x, axis=1)[:2]),
+    "written over": lambda x: jax.lax.dynamic_update_slice(x, 2.0 * x[:, :1], (0, 1)),
+    "one entry set": lambda x: x.at[:, 1].set(7.0),
+    "one entry added": lambda x: jnp.zeros(3).at[1].add(x[0, 0]) + x,
     "loop": chained,
     "running loop": running,
     "branches": lambda x: jax.lax.cond(True, lambda v: 2.0 * v, lambda v: v[:, ::-1], x),
@@ -76,6 +81,8 @@ def test_what_can_be_told_is_told():
     assert places("before") == [(0, [-1, 0]), (1, [0])]
     assert places("two before") == [(0, [-2, 0]), (1, [0])]
     assert places("matrix product") == [(0, [0]), None]
+    assert places("tiled") == [(0, [0]), None]
+    assert places("one entry set") == [(0, [0]), (1, [0])]
     assert places("loop") == [(0, [-2, -1, 0]), None]
     assert places("running loop") == [None, None]
     assert places("reversed") == [None, (1, [0])]
