@@ -92,7 +92,10 @@ def built(name):
     return density, jnp.asarray(np.concatenate([real, RNG.integers(density.finite)]))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "mixture" else ()) for n in CASES])
+SLOW = ("mixture", "counted")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
 def test_groups_score_their_codes_as_the_whole_density_does(name):
     density, z = built(name)
     assert density.groups == CASES[name][1]

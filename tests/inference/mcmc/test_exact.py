@@ -58,11 +58,6 @@ def blocks(*names, **others):
     return Cycle(*(Block(name, others.get(name, Exact())) for name in names))
 
 
-def test_exact_blocks_of_a_mixture_leave_it_invariant():
-    result = judged(mixture(), blocks("k", "mu", "tau"))
-    assert result.passed(1e-4), str(result)
-
-
 @pytest.mark.slow
 def test_exact_blocks_of_a_mixture_and_its_data_leave_it_invariant():
     result = judged(mixture(), blocks("k", "mu", "tau", "y"), replications=20_000)
@@ -109,6 +104,12 @@ def test_a_law_at_a_stale_position_is_caught(monkeypatch):
 def test_densities_without_conditionals_are_refused():
     with pytest.raises(ValueError, match=r"asks the density for its conditional.*Gibbs\(\)"):
         Exact().init(np.zeros(2), as_density(lambda z: -(z @ z), 2))
+
+
+def test_elements_apart_have_no_conditional_of_their_own():
+    density = ppl.compile(mixture(), marginalize=False)
+    with pytest.raises(ValueError, match=r"all elements of a plate at once: Block\(names, Exact\(\)\) without each="):
+        Block("k", Exact(), each="row").init(np.zeros(density.dim), density)
 
 
 def test_a_step_lowers_for_accelerators():

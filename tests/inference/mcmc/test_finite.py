@@ -46,6 +46,7 @@ def test_metropolis_without_its_test_is_caught(monkeypatch):
     caught(FiniteMetropolis(scan="random"))
 
 
+@pytest.mark.slow
 def test_conditionals_at_stale_codes_are_caught(monkeypatch):
     """Both codes are drawn at once, each given the other's old value."""
     table, members = discrete.table, discrete.members
