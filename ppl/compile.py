@@ -156,7 +156,8 @@ class Compiled:
     @cached_property
     def collapsed(self) -> Collapsed:
         """What ``collapse`` makes of the terms, where it is wanted."""
-        return collapse_terms(self.whole, self.inputs, set(self.slots), self.rows, self.passes.collapse)
+        with jax.enable_x64(self.x64):
+            return collapse_terms(self.whole, self.inputs, set(self.slots), self.rows, self.passes.collapse)
 
     @property
     def rewritten(self) -> Terms:
