@@ -298,6 +298,8 @@ SETTINGS, POINTS = 8, 6
 
 def _holds(density: Any, names: tuple[str, ...], form: Form, only: tuple[int, ...] | None) -> bool:
     """Whether the block's log density, or a sum of some of its terms, is in the span of a form."""
+    from .density import Density
+
     compiled, program = density.compiled, density.compiled.program
     data = [*program.arguments.data, *program.fixed.values()]
     if any(isinstance(x, jax.core.Tracer) for x in data):
@@ -312,7 +314,7 @@ def _holds(density: Any, names: tuple[str, ...], form: Form, only: tuple[int, ..
     x = rng.normal(size=(len(spread), size)) * spread[:, None]
 
     def apart(arrays: list[Array], z: Array) -> tuple[Array, Array]:
-        other = compiled.bind(arrays)
+        other = Density(compiled, tuple(arrays), ())  # its terms are read one by one, not what passes make of them
         if finite:  # at random codes the density of what was observed may be zero
             z = other.codes.settled(other.data, z, jax.random.key(3))
         total = _total(other, names, z, only)
