@@ -59,6 +59,7 @@ def test_a_subsampled_plate_has_the_variance_of_its_step_and_its_minibatch():
     assert any("6 of 60 elements of 'row'" in line for line in fit.manifest["plan"])
 
 
+@pytest.mark.slow
 def test_control_variates_leave_the_bias_of_the_step_alone():
     better = mcmc.control_variates(ppl.compile(PROGRAM), [DATA.mean()])
     fit = run(better, seed=2)
@@ -79,12 +80,15 @@ def test_results_are_those_of_all_the_data(tmp_path):
     np.testing.assert_array_equal(again.predict(seed=3)["y"], fit.predict(seed=3)["y"])
 
 
+@pytest.mark.slow
 def test_the_full_data_are_a_density_without_noise():
     fit = run(level(N, None).condition(y=DATA), chains=2000, seed=3)
     check(last(fit), 1.0 / (PRECISION * (1 - STEP * PRECISION / 4)))
 
 
-@pytest.mark.parametrize("kernel", [mcmc.SGLD(STEP), mcmc.Cyclical(mcmc.SGHMC(0.02, 4.0, steps=2), 4)])
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(mcmc.SGLD(STEP), marks=pytest.mark.slow), mcmc.Cyclical(mcmc.SGHMC(0.02, 4.0, steps=2), 4)]
+)
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, kernel):
     engine = mcmc.Chains(kernel, chains=2, warmup=120, draws=150)
     whole = infer(PROGRAM, engine, seed=5, progress=False)

@@ -47,6 +47,7 @@ def test_a_transition_leaves_the_target_invariant(name):
     assert result.passed(1e-4), str(result)
 
 
+@pytest.mark.slow
 def test_a_transition_without_metropolis_is_caught(monkeypatch):
     right = program.trajectory
     accepting = lambda *args: replace(right(*args), acceptance_rate=jnp.ones(2))  # noqa: E731
@@ -118,6 +119,7 @@ def test_a_program_gets_its_posterior(criterion):
     assert 0.5 < fit.draws.stats["acceptance_rate"].mean() < 0.95
 
 
+@pytest.mark.slow
 def test_scales_and_lengths_are_learned():
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(10, 10)))[0]
@@ -141,6 +143,7 @@ def test_sampling_goes_on_until_superchains_agree_or_the_limit():
     assert short.draws.positions.shape[1] == 20 and any("do not agree" in text for text in short.warnings())
 
 
+@pytest.mark.slow
 def test_a_rule_judges_superchains():
     engine = mcmc.ChEES(chains=64, warmup=150)
     fit = infer(gammas(), engine, seed=3, until=ess(1000), progress=False)

@@ -61,8 +61,7 @@ KERNELS = {
 WALKERS = {2: 6, 20: 24}
 
 
-@pytest.mark.parametrize("d", [2, 20])
-@pytest.mark.parametrize("name", ["stretch", "walk", "mixed"])
+@pytest.mark.parametrize(("name", "d"), [("stretch", 2), ("stretch", 20), ("mixed", 2)])
 def test_the_joint_law_is_invariant(name, d):
     result = judge(KERNELS[name], d, WALKERS[d], replications=2048 if d == 2 else 1024)
     assert result.passed(1e-4), str(result)
@@ -77,7 +76,12 @@ def test_the_joint_law_is_invariant_many(name, d):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "d"), [("stretch", stretch, 2), ("stretch", stretch, 20), ("snooker", differential, 2)]
+    ("name", "module", "d"),
+    [
+        ("stretch", stretch, 2),
+        ("stretch", stretch, 20),
+        pytest.param("snooker", differential, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_the_wrong_exponent_is_caught(monkeypatch, name, module, d):
     monkeypatch.setattr(module, "log_factor", lambda ratio, dim: dim * jnp.log(ratio))
@@ -85,12 +89,14 @@ def test_the_wrong_exponent_is_caught(monkeypatch, name, module, d):
     assert not result.passed(1e-6), str(result)
 
 
+@pytest.mark.slow
 def test_taking_every_proposal_is_caught(monkeypatch):
     monkeypatch.setattr(halves, "uniforms", lambda key, count, x: 1e-30 * jnp.ones((count, len(x)), x.dtype))
     result = judge(KERNELS["walk"], 2, 6)
     assert not result.passed(1e-6), str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stretch", "walk", "differential"])
 def test_affine_coordinates_make_no_difference(name):
     """The same draws in other coordinates: positions are mapped, acceptances are the same."""
@@ -110,6 +116,7 @@ def test_affine_coordinates_make_no_difference(name):
         np.testing.assert_allclose(first.acceptance_rate, second.acceptance_rate, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_walker_does_not_leave_the_support():
     """NaN and -inf are rejections."""
     log_density = lambda z: jnp.where(z[0] > 0, -z[0], jnp.nan)  # noqa: E731
