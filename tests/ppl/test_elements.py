@@ -117,8 +117,11 @@ PROGRAMS = {
 }
 
 
+QUICK = ("schools", "read by rows", "reading all of another", "outer, all of its sites")
+
+
 @pytest.mark.standard_promotion
-@pytest.mark.parametrize("case", PROGRAMS)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in PROGRAMS])
 def test_each_element_has_the_conditional_of_the_density(case):
     program, names, plate = PROGRAMS[case]
     drawn = program.sample(1)

@@ -206,7 +206,8 @@ def apart(kernel):
     return Cycle(own, Block("scale", RandomWalk(step_size=0.4)), own)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "HMC" else SLOW) for n in APART])
+@SLOW
+@pytest.mark.parametrize("name", APART)
 def test_elements_that_move_apart_keep_the_joint_law(name):
     result = invariance(varied, apart(APART[name]), reversible=True)
     assert result.passed(1e-4), str(result)
@@ -219,10 +220,9 @@ def read_by_rows():
     ppl.plate("row", lambda c: ppl.sample("x", dist.Gumbel(theta[c], 0.5)), np.array([0, 0, 1, 2, 2, 2]))
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    [HMC(0.4, steps=3), pytest.param(NUTS(0.5, max_depth=4), marks=SLOW), pytest.param(Slice(1.0), marks=SLOW)],
-)
+@SLOW
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize("kernel", [HMC(0.4, steps=3), NUTS(0.5, max_depth=4), Slice(1.0)])
 def test_elements_that_rows_read_keep_the_joint_law(kernel):
     own = Block("theta", kernel, each="i")
     rest = Block(["scale", "x"], RandomWalk(step_size=0.4))

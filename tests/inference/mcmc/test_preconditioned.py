@@ -82,6 +82,7 @@ def test_every_chain_starts_at_its_own_draw():
     assert make_subject(lambda z: -z @ z, PROPOSAL).dim == 4
 
 
+@pytest.mark.slow
 def test_it_works_inside_of_a_block_and_around_a_cycle():
     inner = GaussianProposal(np.zeros(2), np.array([[1.0, 0.0], [0.5, 2.0]]))
     density = as_density(lambda z: -0.5 * z @ z, 4)

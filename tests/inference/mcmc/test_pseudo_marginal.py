@@ -83,7 +83,11 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "kernel",
-    [pytest.param(MALA(1.0), marks=SLOW), HMC(0.5, steps=3), pytest.param(Slice(2.0), marks=SLOW)],
+    [
+        pytest.param(MALA(1.0), marks=SLOW),
+        pytest.param(HMC(0.5, steps=3), marks=SLOW),
+        pytest.param(Slice(2.0), marks=SLOW),
+    ],
     ids=["mala", "hmc", "slice"],
 )
 def test_kernels_that_look_at_several_points_or_at_gradients_are_exact_too(kernel):
@@ -107,7 +111,7 @@ def test_others_of_a_cycle_move_with_the_key_held(name):
 
 @pytest.mark.parametrize(
     "kernel",
-    [PseudoMarginal(RandomWalk(2.0)), PseudoMarginal(HMC(0.5, steps=2)), COMPOSED["cycle"]],
+    [PseudoMarginal(RandomWalk(2.0)), pytest.param(PseudoMarginal(HMC(0.5, steps=2)), marks=SLOW), COMPOSED["cycle"]],
 )
 def test_the_estimate_of_a_state_is_that_of_its_key(kernel):
     density = as_stochastic(pair, 2)
