@@ -355,7 +355,7 @@ def test_pieces_are_as_small_as_the_budget_asks_and_the_result_is_the_same(fit, 
     seen = []
     original = chunks._evaluate
     monkeypatch.setattr(chunks, "BUDGET", 4 * (8 * fit.density.work + 8 * 15))
-    monkeypatch.setattr(chunks, "_evaluate", lambda d, m, z: (seen.append(z.shape), original(d, m, z))[1])
+    monkeypatch.setattr(chunks, "_evaluate", lambda d, m, x: (seen.append(x[0].shape), original(d, m, x))[1])
     pieces = chunks.over_draws(fit.density, "generated", fit.draws.positions)
     assert {shape for shape in seen if shape[0] > 1} == {(4, fit.density.dim)}
     for name, value in whole.items():
