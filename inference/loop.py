@@ -27,7 +27,6 @@ from .core import Engine
 from .devices import agree, current, exchange, together
 from .kept import judged
 from .manifest import manifest
-from .predict import sites
 from .progress import Monitor
 from .record import Recorder, explained
 from .results import Fit
@@ -255,7 +254,7 @@ class Run:
 
     def _about(self, **facts: Any) -> dict[str, Any]:
         rule = "" if self.rule is None else f"{self.rule.name}: {self.verdict or 'not judged'}"
-        facts = {**self.facts, **facts, "until": rule, "sites": sites(self.subject.program)}
+        facts = {**self.facts, **facts, "until": rule, "sites": naming.sites(self.subject.program)}
         facts["seconds"] = {name: round(value, 4) for name, value in self.seconds.items()}
         facts["sampling_time"] = round(self.seconds.get("sampling", 0.0), 4)
         facts |= {"interrupted": self.stopped == "interrupt", "stopped": self.stopped}

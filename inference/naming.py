@@ -42,3 +42,11 @@ def observed(program: Any, density: Any) -> dict[str, np.ndarray]:
     """The data of every observed site."""
     found: Mapping[str, Any] = program.observed() if program is not None else getattr(density, "observed", None) or {}
     return {name: np.asarray(value) for name, value in found.items()}
+
+
+def sites(program: Any) -> dict[str, list[str]]:
+    """What a fit without its program has to remember: latent and observed sites, dims with labels."""
+    if program is None:
+        return {}
+    kinds = {kind: [n for n, site in program.sites.items() if site.kind == kind] for kind in ("latent", "observed")}
+    return {**kinds, "labelled": list(program.coords)}

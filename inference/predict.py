@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import forecast
+from . import forecast, naming
 from .align import Known, Match, match, rows_of
 from .groups import Arrays
 from .simulate import Clamped, Simulation
@@ -181,7 +181,7 @@ def unconditioned(program: Any) -> Any:
 
 def knowledge(fit: Any) -> Known:
     """What a fit knows about its latent sites, from its program or from the file it was loaded from."""
-    about = sites(fit.program) if fit.program is not None else fit.manifest.get("sites") or {}
+    about = naming.sites(fit.program) if fit.program is not None else fit.manifest.get("sites") or {}
     draws = {name: fit.values[name] for name in about.get("latent", ())}
     if fit.program is not None:
         from .export import dims_of
@@ -201,14 +201,6 @@ def knowledge(fit: Any) -> Known:
         }
     rows = {} if fit.program is None else rows_of(fit.program)
     return Known(draws, dims, coords, frozenset(about.get("observed", ())), sizes, rows)
-
-
-def sites(program: Any) -> dict[str, list[str]]:
-    """What a fit without its program has to remember: latent and observed sites, dims with labels."""
-    if program is None:
-        return {}
-    kinds = {kind: [n for n, site in program.sites.items() if site.kind == kind] for kind in ("latent", "observed")}
-    return {**kinds, "labelled": list(program.coords)}
 
 
 def _simulation(

@@ -25,8 +25,8 @@ from .core import Block
 from .devices import check_same, is_leader, together, use
 from .keep import Memory
 from .manifest import manifest
+from .naming import sites
 from .placing import placed_again
-from .predict import sites
 from .record import Recorder, StoredDraws, stored_names
 from .results import Fit
 from .sharding import lay_out_subject

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import _jax, space
-from .passes.alignment import Place, align
+from ._later import later
+
+if TYPE_CHECKING:
+    from .passes import alignment
+else:
+    alignment = later("ppl.passes.alignment")
 
 Array = Any
 
@@ -36,7 +41,7 @@ class Reading:
     """
 
     label: tuple[str, str]
-    places: tuple[Place | None, ...]
+    places: tuple[alignment.Place | None, ...]
     index: tuple[tuple[int, int] | None, ...]
 
     @property
@@ -146,7 +151,7 @@ def _found(compiled: Any, name: str) -> Pattern:
     code, labels = source(compiled)
     place = list(compiled.slots).index(name)
     shape = compiled.slots[name].shape
-    reads = [row.get(0) for row in align(code, compiled.inputs, compiled.inputs + place, [shape])]
+    reads = [row.get(0) for row in alignment.align(code, compiled.inputs, compiled.inputs + place, [shape])]
     chosen = [i for i, row in enumerate(reads) if row is not None]
     part, readings, extra = _jax.select(code, chosen), [], []
     for i in chosen:

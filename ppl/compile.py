@@ -12,23 +12,30 @@ import copy
 import weakref
 from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import _jax, arguments, costs, movable, space
+from ._later import later
 from .density import Density, Labels
 from .errors import ModelError, at
-from .host import HostCall, surfacing
-from .passes import marginalize as sums
-from .passes import reparameterize, reparameterize_hand
-from .passes.collapse import Collapsed, collapse_terms
+from .host import host_names, surfacing
+from .passes import reparameterize
 from .passes.hoist import Hoisted, hoist
 from .passes.options import Passes
-from .passes.terms import Terms
+from .passes.terms import Terms, Untouched, large
 from .program import Program
+
+if TYPE_CHECKING:
+    from .passes import collapse, reparameterize_hand
+    from .passes import marginalize as sums
+else:
+    collapse = later("ppl.passes.collapse")
+    reparameterize_hand = later("ppl.passes.reparameterize_hand")
+    sums = later("ppl.passes.marginalize")
 
 Array = Any
 
@@ -77,6 +84,8 @@ class Compiled:
 
     def by_hand(self) -> Compiled:
         """The same in the coordinates of hierarchical effects that were chosen by hand (``passes.reparameterize``)."""
+        if isinstance(self.passes.reparameterize, bool):
+            return self
         hand = reparameterize_hand.choose(self)
         if hand is None:
             return self
@@ -154,10 +163,12 @@ class Compiled:
         return sums.marginalize(self, terms) if self.summed else terms
 
     @cached_property
-    def collapsed(self) -> Collapsed:
+    def collapsed(self) -> Any:
         """What ``collapse`` makes of the terms, where it is wanted."""
+        if not large(self.whole.code):
+            return Untouched(self.whole)
         with jax.enable_x64(self.x64):
-            return collapse_terms(self.whole, self.inputs, set(self.slots), self.rows, self.passes.collapse)
+            return collapse.collapse_terms(self.whole, self.inputs, set(self.slots), self.rows, self.passes.collapse)
 
     @property
     def rewritten(self) -> Terms:
@@ -179,7 +190,7 @@ class Compiled:
         return self._variants[key], tuple(x for rows, extra in found if rows in used for x in extra)
 
     @cached_property
-    def sums(self) -> sums.Sums:
+    def sums(self) -> Any:
         """How the sites that are summed out are summed."""
         return sums.Sums(self)
 
@@ -249,16 +260,6 @@ class Compiled:
         with surfacing():
             head = () if plan.before is None else tuple(plan.before(*inputs))
         return Density(chosen, data, (*head, *(inputs[i] for i in plan.used)), program and Labels(program))
-
-
-def host_names(code: Any, graded: bool | None = None) -> tuple[str, ...]:
-    """Names of the functions on the host that a program calls, all or those with or without a gradient."""
-    found: dict[str, None] = {}
-    for call in _jax.host_functions(code):
-        known = isinstance(call, HostCall)
-        if graded is None or graded == (known and call.gradient is not None):
-            found[call.name if known else "pure_callback"] = None
-    return tuple(found)
 
 
 def _on_device(x: Any) -> Any:

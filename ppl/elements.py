@@ -94,7 +94,7 @@ class Elements:
     @property
     def differentiable(self) -> bool:
         """Whether an element's conditional has a gradient."""
-        from .compile import host_names
+        from .host import host_names
 
         programs = [code for code, _ in _readings(self) or []] if self.together else [_element(self)[0]]
         return not any(host_names(code, graded=False) for code in programs)

@@ -15,17 +15,26 @@ parameterisation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import formula_design as designs
+from ._later import later
 from .errors import ModelError, at, user_line
-from .formula_families import choose
-from .formula_priors import priors_for
-from .formula_source import FormulaModel, listing, response_name, write
-from .formula_text import parse
 from .program import Program
+
+if TYPE_CHECKING:
+    from . import formula_design as designs
+    from . import formula_families as families
+    from . import formula_priors as own_priors
+    from . import formula_source as sources
+    from . import formula_text as texts
+else:
+    designs = later("ppl.formula_design")
+    families = later("ppl.formula_families")
+    own_priors = later("ppl.formula_priors")
+    sources = later("ppl.formula_source")
+    texts = later("ppl.formula_text")
 
 
 def formula(
@@ -85,18 +94,19 @@ def formula(
         return _like(text, data, like, missing, trials)
     if text is None:
         raise ModelError(f"ppl.formula needs a formula, such as 'y ~ x':\n{at(user_line())}")
-    kind, link = choose(family, link)
+    kind, link = families.choose(family, link)
     if (trials is None) == (kind.name == "binomial"):
         wanted = "needs trials=, a column or a number" if trials is None else "has no trials"
         raise ModelError(f"the {kind.name} family {wanted}:\n{at(user_line())}")
-    design, arrays = designs.learn(parse(text), data, missing, trials, offset, functions)
-    source = write(design, kind, link)
-    model = FormulaModel(source, design, kind.name, link, priors_for(design, arrays, kind, link, priors))
+    design, arrays = designs.learn(texts.parse(text), data, missing, trials, offset, functions)
+    source = sources.write(design, kind, link)
+    chosen = own_priors.priors_for(design, arrays, kind, link, priors)
+    model = sources.FormulaModel(source, design, kind.name, link, chosen)
     means = arrays.X.mean(axis=0)
     return _bind(model, arrays, means, False)
 
 
-def _bind(model: FormulaModel, arrays: designs.Matrices, means: Any, mean: bool) -> Program:
+def _bind(model: sources.FormulaModel, arrays: designs.Matrices, means: Any, mean: bool) -> Program:
     """Call the model on its data; condition on the response where there is one."""
     design = model.design
     data: dict[str, Any] = {"X": arrays.X, "means": means, "codes": arrays.codes, "Z": arrays.Z}
@@ -110,19 +120,19 @@ def _bind(model: FormulaModel, arrays: designs.Matrices, means: Any, mean: bool)
     program = model(data, model.prior, labels, mean=mean)
     if arrays.response is None:
         return program
-    return program.condition({response_name(design): arrays.response})
+    return program.condition({sources.response_name(design): arrays.response})
 
 
 def _like(text: str | None, data: Any, like: Any, missing: str, trials: Any) -> Program:
     """A program for other data, coded as those of ``like``."""
     old = getattr(like, "program", like)
     model = getattr(old, "model", None)
-    if not isinstance(model, FormulaModel):
+    if not isinstance(model, sources.FormulaModel):
         raise ModelError(f"like= is {like!r}, which was not made by ppl.formula:\n{at(user_line())}")
     if text is not None and " ".join(text.split()) != model.design.parsed.text:
         raise ModelError(f"the formula {text!r} is not that of like=, {model.design.parsed.text!r}:\n{at(user_line())}")
     design, arrays = designs.apply(model.design, data, missing, trials)
-    again = FormulaModel(model.source, design, model.family, model.link, model.prior)
+    again = sources.FormulaModel(model.source, design, model.family, model.link, model.prior)
     return _bind(again, arrays, np.asarray(old.inputs["data"]["means"]), True)
 
 
@@ -137,7 +147,7 @@ def source(program: Program) -> str:
         >>> 'ppl.sample("b", prior["b"]' in text
         True
     """
-    return listing(program)
+    return sources.listing(program)
 
 
 def new(program: Any, data: Any, missing: str = "error", trials: Any = None) -> Program:
@@ -171,9 +181,10 @@ def of_matrix(X: np.ndarray, y: Any, names: tuple[str, ...], family: str, link: 
         >>> of_matrix(np.eye(3), np.arange(3.0), ("a", "b", "c"), "gaussian", None, "weak").sites["b"].shape
         (3,)
     """
-    kind, link = choose(family, link)
-    parsed = parse("y ~ 1")
+    kind, link = families.choose(family, link)
+    parsed = texts.parse("y ~ 1")
     design = designs.Design(parsed, None, names, True, {}, (), {})
     arrays = designs.Matrices(np.asarray(X, float), {}, {}, np.asarray(y), None, None)
-    prior = priors_for(design, arrays, kind, link, priors, checked=False)
-    return _bind(FormulaModel(write(design, kind, link), design, kind.name, link, prior), arrays, X.mean(axis=0), False)
+    prior = own_priors.priors_for(design, arrays, kind, link, priors, checked=False)
+    model = sources.FormulaModel(sources.write(design, kind, link), design, kind.name, link, prior)
+    return _bind(model, arrays, X.mean(axis=0), False)

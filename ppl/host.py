@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _jax
 from .errors import ModelError, at
 
 Array = Any
@@ -272,3 +273,13 @@ def surfacing(function: Callable[..., Any] | None = None) -> Any:
             return function(*args, **kwargs)
 
     return call
+
+
+def host_names(code: Any, graded: bool | None = None) -> tuple[str, ...]:
+    """Names of the functions on the host that a program calls, all or those with or without a gradient."""
+    found: dict[str, None] = {}
+    for call in _jax.host_functions(code):
+        known = isinstance(call, HostCall)
+        if graded is None or graded == (known and call.gradient is not None):
+            found[call.name if known else "pure_callback"] = None
+    return tuple(found)

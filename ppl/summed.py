@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import space
+from ._later import later
 from .host import surfacing
-from .passes import marginalize as sums
 from .sites import in_order
+
+if TYPE_CHECKING:
+    from .passes import marginalize as sums
+else:
+    sums = later("ppl.passes.marginalize")
 
 Array = Any
 

@@ -79,7 +79,7 @@ class Handover:
         return Fit(self.subject.program, self.subject.density, Draws(z, kept), self._about(sampler, precision))
 
     def _about(self, sampler: str, precision: str) -> dict[str, Any]:
-        from ..predict import sites
+        from ..naming import sites
 
         return {**manifest(None, precision=precision, sites=sites(self.subject.program)), "engine": sampler}
 

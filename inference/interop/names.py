@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl import ModelError, _jax, costs
-from ppl.compile import host_names
-from ppl.host import surfacing
+from ppl.host import host_names, surfacing
 from ppl.space import Slot
 
 Array = Any

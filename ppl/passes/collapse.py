@@ -23,12 +23,10 @@ import numpy as np
 from .. import _jax, costs
 from .collapse_read import Reader
 from .collapse_rows import Root, Rows, distinct, room
-from .terms import Terms
+from .terms import FEWEST, Terms
 
 Array = Any
 
-FEWEST = 64
-"""Observations below which a term is left alone."""
 WORTH = 4_000
 """Operations that a replacement must save, below which another compilation when data are bound is not paid back."""
 RATIO = 0.7

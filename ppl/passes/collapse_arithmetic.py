@@ -67,14 +67,22 @@ def _exp(reader: Any, eqn: Any, forms: Sequence[Form]) -> Form | None:
 
 def _log(reader: Any, eqn: Any, forms: Sequence[Form]) -> Form | None:
     """The log of a product of latents and data of one sign."""
-    if not forms[0].single:
+    logs = _logs(forms[0])
+    return None if logs is None else add(*logs, forms[0].shape)
+
+
+def _logs(form: Form, times: Array | None = None) -> tuple[Form, Form] | None:
+    """The logs of the latents and of the data of their product, the second ``times`` data, where 0 log 0 = 0."""
+    if not form.single:
         return None
-    block, shape = forms[0].blocks[0], forms[0].shape
+    block, shape = form.blocks[0], form.shape
     if block.latent is None or block.data is None:
         return None
     sign = jnp.where(block.data.reshape(-1)[0] < 0, -jnp.ones((), block.data.dtype), jnp.ones((), block.data.dtype))
+    data = block.data * sign
+    data = jnp.log(data) if times is None else jax.scipy.special.xlogy(times, data)
     latent = Form(shape, (Block(jnp.log(block.latent * sign), None, block.index),))
-    return add(latent, Form(shape, (Block(None, jnp.log(block.data * sign)),)), shape)
+    return latent, Form(shape, (Block(None, data),))
 
 
 def _xlogy(reader: Any, eqn: Any, forms: Sequence[Form], log: Callable = jnp.log) -> Form | None:
@@ -85,10 +93,14 @@ def _xlogy(reader: Any, eqn: Any, forms: Sequence[Form], log: Callable = jnp.log
     if not reader.is_data(x):
         return None
     if forms[1].pure:
-        found: Form | None = each(forms[1], log, log)
-    else:
-        found = _log(reader, eqn, forms[1:]) if log is jnp.log else None
-    return None if found is None else multiply(found, forms[0], shape)
+        found = each(forms[1], log, log)
+        return None if found is None else multiply(found, forms[0], shape)
+    count = reader.value(x)
+    logs = _logs(forms[1], count.reshape(count.shape or (1,) * len(shape))[..., None]) if log is jnp.log else None
+    if logs is None:
+        return None
+    product = multiply(logs[0], forms[0], shape)  # an exposure of zero does not matter where nothing was counted
+    return None if product is None else add(product, logs[1], shape)
 
 
 def _xlog1py(reader: Any, eqn: Any, forms: Sequence[Form]) -> Form | None:

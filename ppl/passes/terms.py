@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,3 +26,24 @@ class Terms:
     names: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
     rows: tuple[Any, ...] = field(default=())
+
+
+FEWEST = 64
+"""Observations below which ``collapse`` leaves a term alone."""
+
+
+def large(code: Any) -> bool:
+    """Whether a program has an intermediate result of so many elements that ``collapse`` is worth a look."""
+    equations = getattr(getattr(code, "jaxpr", None), "eqns", ())
+    return any(getattr(v.aval, "size", 0) >= FEWEST for eqn in equations for v in eqn.outvars)
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The terms as they are, where ``collapse`` did not look."""
+
+    terms: Terms
+
+    def choose(self, data: Sequence[Any]) -> list[Any]:
+        """No rows stand for others."""
+        return []
