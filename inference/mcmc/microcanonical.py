@@ -86,7 +86,7 @@ class MCLMC:
         dense: Whether the standard adapter learns a dense metric.
 
     Raises:
-        ValueError: From ``init``, in one dimension, where there is no direction to turn.
+        ValueError: From ``init`` and ``expand``, in one dimension, where there is no direction to turn.
 
     Example:
         >>> from ppl.inference.core import as_density
@@ -115,6 +115,7 @@ class MCLMC:
 
     def expand(self, dim: int) -> MCLMC:
         """Give metric and length their full shape, as adaptation needs it."""
+        need_two(dim)
         length = far(dim) if self.length is None else self.length
         return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense), length=length)
 
@@ -159,7 +160,7 @@ class MAMS:
         max_energy_error: A trajectory whose error is larger is a divergence.
 
     Raises:
-        ValueError: From ``init``, in one dimension, where there is no direction to turn.
+        ValueError: From ``init`` and ``expand``, in one dimension, where there is no direction to turn.
 
     Example:
         >>> from ppl.inference.core import as_density
@@ -186,6 +187,7 @@ class MAMS:
 
     def expand(self, dim: int) -> MAMS:
         """Give metric and length their full shape, as adaptation needs it."""
+        need_two(dim)
         length = 0.5 * np.pi * np.sqrt(float(dim)) if self.length is None else self.length
         return replace(self, metric=euclidean.expanded(self.metric, dim, self.dense), length=length)
 
@@ -228,12 +230,17 @@ jax.tree_util.register_dataclass(
 
 def evaluate(position: Array, density: Any) -> State:
     """Make the state at a position of two or more dimensions."""
-    if position.shape[0] < 2:
+    need_two(position.shape[0])
+    return euclidean.evaluate(position, density)
+
+
+def need_two(dim: int) -> None:
+    """Refuse one dimension."""
+    if dim < 2:
         raise ValueError(
             "microcanonical dynamics turn a direction on a sphere and need two dimensions or more; in one take "
             "mcmc.Slice, mcmc.NUTS or mcmc.MALA"
         )
-    return euclidean.evaluate(position, density)
 
 
 def far(dim: int) -> float:

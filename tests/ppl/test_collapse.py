@@ -454,3 +454,19 @@ def test_statistics_of_data_far_from_zero_are_made_in_double_precision():
     with jax.enable_x64(True):
         truth = float(exact(z.astype(float)))
     assert abs(collapsed - truth) < 2 * abs(plain - truth) + 0.01
+
+
+def test_exposures_of_zero_where_nothing_was_counted():
+    """``0 log 0`` is 0 in the sums over data as in the program; where something was counted the density is zero."""
+
+    @ppl.model
+    def model(exposure):
+        rate = ppl.sample("rate", dist.Gamma(2.0, 1.0))
+        ppl.plate("row", lambda e: ppl.sample("y", dist.Poisson(rate * e)), exposure)
+
+    exposure = np.where(np.arange(N) < 10, 0.0, RNG.uniform(0.5, 2.0, N))
+    counts = np.where(exposure == 0.0, 0, COUNT)
+    collapsed = agree(model(exposure).condition(y=counts))
+    assert "sums over 2000 observations" in notes(collapsed)[0]
+    never = ppl.compile(model(exposure).condition(y=np.maximum(counts, 1)))
+    assert float(never(np.zeros(1))) == -np.inf

@@ -181,6 +181,8 @@ def test_one_dimension_is_refused():
     for kernel in (MCLMC(), MAMS()):
         with pytest.raises(ValueError, match="two dimensions"):
             kernel.init(jnp.zeros(1), as_density(lambda z: -0.5 * z @ z))
+        with pytest.raises(ValueError, match="two dimensions"):
+            Chains(kernel).start(0, as_density(lambda z: -0.5 * z @ z, dim=1))
 
 
 def test_direction_is_kept_when_the_kernel_is_resumed():
