@@ -25,7 +25,7 @@ from ..adapt.metric import Variance, Window, merge, windows
 from ..adapt.step_size import StepSize, reasonable
 from ..core import Block, Draws, as_density, host_rng
 from ..devices import current, threads
-from . import composite, discrete, lanes
+from . import admissible, composite, discrete, lanes
 from .start import StartError
 
 Array = Any
@@ -137,6 +137,7 @@ class Chains:
         """
         target = as_density(target)
         dim = int(target.dim) if getattr(target, "dim", None) is not None else np.shape(np.asarray(init))[-1]
+        admissible.check(self.kernel)
         composite.check(self.kernel, target, dim)
         kernel = composite.expanded(self.kernel, dim, target)
         dtype = np.dtype(float) if jax.config.jax_enable_x64 else np.dtype(np.float32)

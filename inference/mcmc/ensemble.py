@@ -25,7 +25,7 @@ import numpy as np
 
 from ..core import Block, Draws, as_density, host_rng
 from ..devices import current, threads
-from . import lanes
+from . import admissible, lanes
 from .chain_moments import ChainMoments
 from .start import StartError
 
@@ -136,6 +136,7 @@ class Ensemble:
                 f"Ensemble runs kernels on sets of walkers (Stretch, Walk, DifferentialEvolution), and "
                 f"{type(self.kernel).__name__} moves one position: mcmc.Chains runs it"
             )
+        admissible.check(self.kernel)
         if self.ensembles < 2:
             raise ValueError(f"ensembles={self.ensembles}: at least 2 are needed to judge whether they agree")
         if getattr(target, "finite", ()):

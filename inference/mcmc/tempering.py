@@ -20,6 +20,7 @@ import numpy as np
 
 from ..adapt import ladder
 from ..core import Block, Draws, as_density, host_rng
+from . import admissible
 from . import tempering_block as compiled
 from .chains import default_for
 from .hmc import HMC
@@ -124,6 +125,7 @@ class Tempering:
             TypeError: If there is no reference.
         """
         target = as_density(target)
+        admissible.check(self.kernel)
         ends = self._ends(target)
         count = self.rungs or 10
         positions = self._starts(seed, ends, count, init)

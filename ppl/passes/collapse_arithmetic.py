@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from .collapse_forms import Block, Form, add, each, known, linear, masked, multiply, negative, rank, squared
 
+Array = Any
+
 
 def _add(reader: Any, eqn: Any, forms: Sequence[Form]) -> Form | None:
     return add(forms[0], forms[1], eqn.outvars[0].aval.shape)
