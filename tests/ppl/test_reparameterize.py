@@ -213,7 +213,7 @@ def test_much_information_is_the_centred_form():
     close(x[:, 2:] / 1e5 + 3.0, z[:, 2:], 1e-4)  # whatever mu and tau are
 
 
-QUICK = {("eight_schools_noncentred", "numbers"), ("nested", "numbers")}
+QUICK = {("eight_schools_noncentred", "numbers")}
 HANDS = [
     pytest.param(name, form, marks=[] if (name, form) in QUICK else pytest.mark.slow)
     for name in ("eight_schools", "eight_schools_noncentred", "nested", "ragged")

@@ -271,6 +271,7 @@ def test_nuts_is_calibrated_on_eight_schools():
     assert max(result.tau) < 1.6
 
 
+@pytest.mark.slow
 def test_nuts_is_calibrated_on_logistic_regression():
     """False alarm ALPHA over its 4 quantities."""
     result = sbc(regression(30, 2), replications=200, seed=2)

@@ -24,7 +24,7 @@ from tests.inference.criticism.conjugate import (
 )
 from tests.inference.engines import Gaussian
 
-ENGINE = mcmc.PooledHMC(draws=250, max_draws=250)
+ENGINE = mcmc.PooledHMC(chains=16, draws=250, max_draws=250)
 
 
 def quiet(fit, **options):

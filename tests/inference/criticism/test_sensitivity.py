@@ -16,7 +16,7 @@ from ppl.inference.criticism.sensitivity import cumulative_distance, sensitivity
 from tests.inference.criticism.conjugate import needs_old_arviz
 from tests.inference.engines import Gaussian
 
-ENGINE = mcmc.PooledHMC(draws=500, max_draws=500)
+ENGINE = mcmc.PooledHMC(chains=16, draws=500, max_draws=500)
 
 
 @ppl.model

@@ -40,6 +40,7 @@ def _mass(oracle, low, high):
     return (1.0 if high is None else oracle.cdf(high)) - (0.0 if low is None else oracle.cdf(low))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_continuous(name):
     make, low, high, oracle = CASES[name]
@@ -104,6 +105,7 @@ def test_draws(name):
     assert st.kstest(u, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_far_tail_draws_keep_their_digits():
     """Beyond 40 standard deviations x - 40 is exponential with rate 40; inversion through the cdf gives inf."""
     d = dist.truncated(dist.Normal(0.0, 1.0), low=40.0)
@@ -116,6 +118,7 @@ def test_far_tail_draws_keep_their_digits():
         assert np.all((y >= 8.0) & (y <= 9.0)) and abs(np.mean(y) - 8.1213) < 0.015
 
 
+@pytest.mark.slow
 def test_gradients_of_density_and_draws():
     """Scores by finite differences; draws follow their parameters as the implicit function says."""
     key = jax.random.key(7)
@@ -134,6 +137,7 @@ def test_gradients_of_density_and_draws():
     assert abs(float(counts) - (2 / 1.5 - 1 - np.exp(-1.5) / (1 - np.exp(-1.5)))) < 1e-12
 
 
+@pytest.mark.slow
 def test_values_outside_give_no_nan():
     slope = jax.vmap(jax.grad(lambda a, x: dist.truncated(dist.Gamma(a, 1.0), 1.0, 3.0).log_prob(x)), (None, 0))
     assert np.all(np.isfinite(slope(0.7, jnp.array([-1.0, 0.0, 1.0, 2.0, 3.0, 5.0]))))
