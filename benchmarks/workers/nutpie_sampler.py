@@ -43,7 +43,7 @@ def garch(first_scale, y):
     def step(previous, variance, mu, alpha0, alpha1, beta1):
         return alpha0 + alpha1 * (previous - mu) ** 2 + beta1 * variance
 
-    first = pt.as_tensor(float(first_scale) ** 2)
+    first = pt.as_tensor(np.float64(first_scale) ** 2, dtype="float64")  # a Python float would become float32
     rest = pytensor.scan(
         step, sequences=[pt.as_tensor(y[:-1])], outputs_info=[first], non_sequences=[mu, alpha0, alpha1, beta1],
         strict=True, return_updates=False,
