@@ -36,6 +36,7 @@ compiling = importlib.import_module("ppl.compile")  # ``ppl.compile`` is the fun
 def forget():
     """Throw away what was traced and compiled."""
     compiling._by_key.clear()
+    compiling._by_code.clear()
     for cached in (evaluate.built, evaluate.evaluated, getattr(test_reparameterize, "compiled", None)):
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()

@@ -162,7 +162,7 @@ def minibatched(x):
 def test_engines_that_need_the_density_itself_refuse_a_subsampled_program(run):
     with pytest.raises(ppl.ModelError) as error:
         run(minibatched(np.arange(5.0)).condition(y=np.ones(5)))
-    for word in ("'row'", "2 of its 5", "subsample=None", "stochastic-gradient", "test_ragged.py"):
+    for word in ("'row'", "2 of its 5", "subsample=None", "mcmc.SGLD", "test_ragged.py"):
         assert word in str(error.value)
 
 
