@@ -94,7 +94,8 @@ MODELS = {
     "nes1980-nes": FLAT,
     "sblri-blr": regression(lambda n: pm.HalfNormal(n, 10.0), normals(10.0)),
     "diamonds-diamonds": regression(
-        lambda n: pm.HalfStudentT(n, 3.0, 10.0), normals(1.0), lambda n: pm.StudentT(n, 3.0, 8.0, 10.0),
+        lambda n: pm.HalfStudentT(n, nu=3.0, sigma=10.0), normals(1.0),
+        lambda n: pm.StudentT(n, nu=3.0, mu=8.0, sigma=10.0),
         ("b", "Intercept"),
     ),
     "arK-arK": regression(lambda n: pm.HalfCauchy(n, 2.5), normals(10.0), normals(10.0)),
