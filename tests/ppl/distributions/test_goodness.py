@@ -78,8 +78,8 @@ WRONG = {
     "a correlation's exponent off by one half": Other(dist.LKJCholesky(3, 3.0), dist.LKJCholesky(3, 2.5)),
     "degrees of freedom off by one": Other(dist.Wishart(6.0, scale_matrix=np.eye(2)),
                                            dist.Wishart(5.0, scale_matrix=np.eye(2))),
-    "rows for columns": Other(dist.MatrixNormal(np.zeros((2, 2)), np.diag([1.0, 2.0]), np.eye(2)),
-                              dist.MatrixNormal(np.zeros((2, 2)), np.eye(2), np.diag([1.0, 2.0]))),
+    "rows for columns": Other(dist.MatrixNormal(np.zeros((2, 2)), np.diag([1.0, 1.4]), np.eye(2)),
+                              dist.MatrixNormal(np.zeros((2, 2)), np.eye(2), np.diag([1.0, 1.4]))),
     "a probability off by one hundredth": Other(dist.Binomial(90, 0.31), dist.Binomial(90, 0.3)),
     "counts off by one": Other(dist.Geometric(0.3), dist.NegativeBinomialProbs(1.1, 0.7)),
 }  # fmt: skip
